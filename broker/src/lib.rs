@@ -1,1 +1,25 @@
-//! broker.
+//! One publish/subscribe contract over several brokers, chosen in an ini file.
+#![deny(missing_docs)]
+
+mod capabilities;
+pub mod config;
+mod contract;
+mod delivery;
+mod error;
+mod ext;
+mod message;
+mod name;
+mod subscription;
+mod window;
+
+pub use capabilities::{Attempts, Capabilities};
+pub use contract::{
+    Admin, Broker, Consumer, PartitionDescription, PartitionLag, Published, TopicDescription,
+    TopicSpec, Transaction,
+};
+pub use delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
+pub use error::{Error, ErrorKind, Result};
+pub use ext::BrokerExt;
+pub use message::{Headers, Message, Timestamp};
+pub use name::{Group, NAME_LENGTH_MAX, Topic};
+pub use subscription::{Event, Limit, Policy, Seek, Start, Subscription};

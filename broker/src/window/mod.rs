@@ -1,0 +1,304 @@
+//! The in-flight window of one partition, shared by every log-shaped backend.
+//!
+//! It holds what was fetched and is not settled, in offset order. Invariants: `entries` is
+//! sorted by offset; every offset below the front is settled; nothing at or after `next` is
+//! held. Only the contiguous settled prefix may be committed, so a crash brings back all
+//! that was open. It does no I/O and reads no clock: callers pass the time.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::delivery::Shared;
+use crate::subscription::Subscription;
+
+#[cfg(test)]
+mod tests;
+
+/// The bounds of a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) ack_deadline: Duration,
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+impl From<&Subscription> for Bounds {
+    fn from(subscription: &Subscription) -> Self {
+        Self {
+            ack_deadline: subscription.ack_deadline,
+            messages_max: subscription.in_flight_max.max(1),
+            bytes_max: subscription.in_flight_bytes_max.max(1),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Fetched and not delivered, or due for another delivery.
+    Queued,
+    InFlight {
+        deadline: Instant,
+    },
+    /// Waits for the time that a retry asked for.
+    Held,
+    Settled,
+}
+
+struct Entry {
+    offset: u64,
+    /// Dropped as soon as the entry is settled, so that a slow head pins no payloads.
+    message: Option<Shared>,
+    bytes: usize,
+    attempt: u32,
+    state: State,
+}
+
+pub(crate) struct Window {
+    bounds: Bounds,
+    entries: VecDeque<Entry>,
+    next: u64,
+    /// How many entries at the front have been offered for their first delivery.
+    offered: usize,
+    bytes: usize,
+    due: BTreeSet<u64>,
+    held: BTreeMap<u64, Instant>,
+    /// Passed over because an earlier message of their key is held.
+    parked: BTreeSet<u64>,
+    next_scan: Option<Instant>,
+    /// Deliveries of the first offset that earlier owners of the partition counted.
+    first: (u64, u32),
+}
+
+impl Window {
+    /// A window that goes on at `start`, whose message was delivered `attempts` times before.
+    pub(crate) fn new(bounds: Bounds, start: u64, attempts: u32) -> Self {
+        Self {
+            bounds,
+            entries: VecDeque::new(),
+            next: start,
+            offered: 0,
+            bytes: 0,
+            due: BTreeSet::new(),
+            held: BTreeMap::new(),
+            parked: BTreeSet::new(),
+            next_scan: None,
+            first: (start, attempts),
+        }
+    }
+
+    /// The offset to fetch next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many more messages may be fetched; zero where a bound is reached.
+    pub(crate) fn room(&self) -> usize {
+        if self.bytes >= self.bounds.bytes_max {
+            return 0;
+        }
+        self.bounds.messages_max.saturating_sub(self.entries.len())
+    }
+
+    /// Whether a delivery is out and unsettled.
+    pub(crate) fn in_flight(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.state, State::InFlight { .. }))
+    }
+
+    /// Adds fetched messages in offset order; `next` is where the following fetch goes on.
+    pub(crate) fn extend(&mut self, fetched: impl IntoIterator<Item = (u64, Shared)>, next: u64) {
+        for (offset, message) in fetched {
+            debug_assert!(offset >= self.next, "offset {offset} was fetched twice");
+            let attempt = if offset == self.first.0 { self.first.1 } else { 0 };
+            let bytes = message.payload.len();
+            self.bytes += bytes;
+            let message = Some(message);
+            self.entries.push_back(Entry { offset, message, bytes, attempt, state: State::Queued });
+        }
+        self.next = next;
+    }
+
+    /// Gives out at most `limit` messages, those due again first, each with its attempt.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        mut out: impl FnMut(u64, u32, Shared),
+    ) -> usize {
+        self.wake(now);
+        let mut given = 0;
+        while given < limit
+            && let Some(offset) = self.due.pop_first()
+        {
+            if let Some(index) = self.find(offset) {
+                given += usize::from(self.hand_out(index, now, &mut out));
+            }
+        }
+        let blocked = self.blocked_keys();
+        while given < limit && self.offered < self.entries.len() {
+            let index = self.offered;
+            self.offered += 1;
+            if self.is_blocked(index, &blocked) {
+                self.parked.insert(self.entries[index].offset);
+            } else {
+                given += usize::from(self.hand_out(index, now, &mut out));
+            }
+        }
+        given
+    }
+
+    /// When `deliver` may have something new by itself, without a fetch.
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        self.held.values().copied().chain(self.next_scan).min()
+    }
+
+    /// Marks a delivery done; a stale one is passed over.
+    pub(crate) fn ack(&mut self, offset: u64, attempt: u32) {
+        if let Some(index) = self.open(offset, attempt) {
+            let entry = &mut self.entries[index];
+            entry.state = State::Settled;
+        }
+    }
+
+    /// Holds a delivery until a time; a stale one is passed over.
+    pub(crate) fn retry(&mut self, offset: u64, attempt: u32, until: Instant) {
+        if let Some(index) = self.open(offset, attempt) {
+            self.entries[index].state = State::Held;
+            self.held.insert(offset, until);
+        }
+    }
+
+    /// Moves the deadline of a delivery; a stale one is passed over.
+    pub(crate) fn postpone(&mut self, offset: u64, attempt: u32, until: Instant) {
+        if let Some(index) = self.open(offset, attempt) {
+            self.entries[index].state = State::InFlight { deadline: until };
+        }
+    }
+
+    /// Takes an `ack` back that could not be committed: the message is delivered again.
+    pub(crate) fn reopen(&mut self, offset: u64, attempt: u32) {
+        let Some(index) = self.find(offset) else { return };
+        let entry = &mut self.entries[index];
+        if entry.attempt == attempt && entry.message.is_some() && entry.state != State::Queued {
+            entry.state = State::Queued;
+            self.held.remove(&offset);
+            self.due.insert(offset);
+        }
+    }
+
+    /// The offset up to which everything is settled.
+    pub(crate) fn settled(&self) -> u64 {
+        let open = self.entries.iter().find(|entry| entry.state != State::Settled);
+        open.map_or(self.next, |entry| entry.offset)
+    }
+
+    /// Forgets the settled prefix, and the payloads of what is settled behind it.
+    pub(crate) fn advance(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.state == State::Settled) {
+            if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= if entry.message.is_some() { entry.bytes } else { 0 };
+                self.offered = self.offered.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Frees the payload of one settled delivery that an open one still precedes.
+    pub(crate) fn release(&mut self, offset: u64) {
+        let Some(index) = self.find(offset) else { return };
+        let entry = &mut self.entries[index];
+        if entry.state == State::Settled && entry.message.take().is_some() {
+            self.bytes -= entry.bytes;
+        }
+    }
+
+    fn find(&self, offset: u64) -> Option<usize> {
+        let front = self.entries.front()?.offset;
+        let guess = usize::try_from(offset.checked_sub(front)?).ok()?;
+        match self.entries.get(guess) {
+            Some(entry) if entry.offset == offset => Some(guess),
+            // Offsets have gaps where a log was compacted or holds transaction markers.
+            _ => self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok(),
+        }
+    }
+
+    fn open(&self, offset: u64, attempt: u32) -> Option<usize> {
+        let index = self.find(offset)?;
+        let entry = &self.entries[index];
+        let is_open = matches!(entry.state, State::InFlight { .. }) && entry.attempt == attempt;
+        is_open.then_some(index)
+    }
+
+    fn hand_out(
+        &mut self,
+        index: usize,
+        now: Instant,
+        out: &mut impl FnMut(u64, u32, Shared),
+    ) -> bool {
+        let entry = &mut self.entries[index];
+        if entry.state != State::Queued {
+            return false;
+        }
+        let Some(message) = entry.message.clone() else { return false };
+        entry.attempt = entry.attempt.saturating_add(1);
+        entry.state = State::InFlight { deadline: now + self.bounds.ack_deadline };
+        out(entry.offset, entry.attempt, message);
+        self.next_scan.get_or_insert(now + self.scan_interval());
+        true
+    }
+
+    fn scan_interval(&self) -> Duration {
+        (self.bounds.ack_deadline / 8).max(Duration::from_millis(5))
+    }
+
+    /// Makes due what was held long enough, what ran out of time and what is no longer blocked.
+    fn wake(&mut self, now: Instant) {
+        let ripe: Vec<u64> =
+            self.held.iter().filter(|(_, until)| **until <= now).map(|(o, _)| *o).collect();
+        for offset in ripe {
+            self.held.remove(&offset);
+            if let Some(index) = self.find(offset) {
+                self.entries[index].state = State::Queued;
+                self.due.insert(offset);
+            }
+        }
+        if self.next_scan.is_some_and(|at| at <= now) {
+            self.expire(now);
+        }
+        if !self.parked.is_empty() {
+            let blocked = self.blocked_keys();
+            let parked = std::mem::take(&mut self.parked);
+            let (wait, go) = parked.into_iter().partition(|offset| {
+                self.find(*offset).is_some_and(|index| self.is_blocked(index, &blocked))
+            });
+            self.parked = wait;
+            self.due.extend::<BTreeSet<u64>>(go);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let mut waiting = false;
+        for entry in &mut self.entries {
+            match entry.state {
+                State::InFlight { deadline } if deadline <= now => {
+                    entry.state = State::Queued;
+                    self.due.insert(entry.offset);
+                }
+                State::InFlight { .. } => waiting = true,
+                _ => {}
+            }
+        }
+        self.next_scan = waiting.then(|| now + self.scan_interval());
+    }
+
+    fn blocked_keys(&self) -> HashSet<Bytes> {
+        let held = self.held.keys().filter_map(|offset| self.find(*offset));
+        held.filter_map(|index| self.entries[index].message.as_ref()?.key.clone()).collect()
+    }
+
+    fn is_blocked(&self, index: usize, blocked: &HashSet<Bytes>) -> bool {
+        let key = self.entries[index].message.as_ref().and_then(|message| message.key.as_ref());
+        !blocked.is_empty() && key.is_some_and(|key| blocked.contains(key))
+    }
+}
