@@ -147,6 +147,13 @@ impl AckToken {
     pub fn message(&self) -> &Message {
         &self.message
     }
+
+    /// A second token for a layer that tries to settle in one way and may need another.
+    pub(crate) fn duplicate(&self) -> Self {
+        let (topic, message) = (self.topic.clone(), self.message.clone());
+        let Self { position, attempt, assignment, .. } = *self;
+        Self { topic, position, attempt, assignment, message }
+    }
 }
 
 impl fmt::Debug for AckToken {

@@ -1,14 +1,16 @@
-//! One publish/subscribe contract over several brokers, chosen in an ini file.
 #![deny(missing_docs)]
+//! One publish/subscribe contract over several brokers, chosen in an ini file.
 
 mod capabilities;
 pub mod config;
 mod contract;
 mod delivery;
+pub mod embedded;
 mod error;
 mod ext;
 mod message;
 mod name;
+mod partition;
 mod subscription;
 mod window;
 
@@ -22,4 +24,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use ext::BrokerExt;
 pub use message::{Headers, Message, Timestamp};
 pub use name::{Group, NAME_LENGTH_MAX, Topic};
+pub use partition::partition_of;
 pub use subscription::{Event, Limit, Policy, Seek, Start, Subscription};

@@ -77,7 +77,7 @@ fn bad_values_tell_what_would_be_right() {
 #[test]
 fn broken_files_are_config_errors() {
     for text in ["[a\nx = 1", "stray = 1\n", "[a]\nx = ${open\n"] {
-        let error = parse(text).err().expect(text);
+        let error = parse(text).expect_err(text);
         assert_eq!(error.kind(), crate::ErrorKind::ConfigInvalid, "{text}");
     }
     let missing = File::read(Path::new("/nonexistent.ini"), &ProcessEnvironment);

@@ -63,6 +63,8 @@ pub(crate) struct Window {
     /// How many entries at the front have been offered for their first delivery.
     offered: usize,
     bytes: usize,
+    /// Payload bytes of the deliveries that are out and unsettled.
+    lent: usize,
     due: BTreeSet<u64>,
     held: BTreeMap<u64, Instant>,
     /// Passed over because an earlier message of their key is held.
@@ -70,22 +72,32 @@ pub(crate) struct Window {
     next_scan: Option<Instant>,
     /// Deliveries of the first offset that earlier owners of the partition counted.
     first: (u64, u32),
+    /// Below this offset messages go out one at a time.
+    single_until: u64,
 }
 
+/// After so many owners that died at one offset, the culprit is looked for one by one.
+const CRASHES_MAX: u32 = 2;
+
 impl Window {
-    /// A window that goes on at `start`, whose message was delivered `attempts` times before.
+    /// A window that goes on at `start`, whose message was delivered `attempts` times before
+    /// by owners that died. After [`CRASHES_MAX`] of them the messages that may have been out
+    /// with it go singly, so that only the one that kills its consumer is counted further.
     pub(crate) fn new(bounds: Bounds, start: u64, attempts: u32) -> Self {
+        let suspects = if attempts < CRASHES_MAX { 0 } else { bounds.messages_max as u64 };
         Self {
             bounds,
             entries: VecDeque::new(),
             next: start,
             offered: 0,
             bytes: 0,
+            lent: 0,
             due: BTreeSet::new(),
             held: BTreeMap::new(),
             parked: BTreeSet::new(),
             next_scan: None,
             first: (start, attempts),
+            single_until: start.saturating_add(suspects),
         }
     }
 
@@ -100,6 +112,11 @@ impl Window {
             return 0;
         }
         self.bounds.messages_max.saturating_sub(self.entries.len())
+    }
+
+    /// How many more payload bytes may be fetched; a fetch may pass it by its last message.
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.bounds.bytes_max.saturating_sub(self.bytes)
     }
 
     /// Whether a delivery is out and unsettled.
@@ -130,14 +147,17 @@ impl Window {
         self.wake(now);
         let mut given = 0;
         while given < limit
-            && let Some(offset) = self.due.pop_first()
+            && let Some(offset) = self.due.first().copied()
         {
-            if let Some(index) = self.find(offset) {
-                given += usize::from(self.hand_out(index, now, &mut out));
+            let index = self.find(offset);
+            if index.is_some_and(|index| !self.may_lend(index)) {
+                return given;
             }
+            self.due.pop_first();
+            given += index.map_or(0, |index| usize::from(self.hand_out(index, now, &mut out)));
         }
         let blocked = self.blocked_keys();
-        while given < limit && self.offered < self.entries.len() {
+        while given < limit && self.offered < self.entries.len() && self.may_lend(self.offered) {
             let index = self.offered;
             self.offered += 1;
             if self.is_blocked(index, &blocked) {
@@ -157,15 +177,14 @@ impl Window {
     /// Marks a delivery done; a stale one is passed over.
     pub(crate) fn ack(&mut self, offset: u64, attempt: u32) {
         if let Some(index) = self.open(offset, attempt) {
-            let entry = &mut self.entries[index];
-            entry.state = State::Settled;
+            self.set(index, State::Settled);
         }
     }
 
     /// Holds a delivery until a time; a stale one is passed over.
     pub(crate) fn retry(&mut self, offset: u64, attempt: u32, until: Instant) {
         if let Some(index) = self.open(offset, attempt) {
-            self.entries[index].state = State::Held;
+            self.set(index, State::Held);
             self.held.insert(offset, until);
         }
     }
@@ -173,18 +192,29 @@ impl Window {
     /// Moves the deadline of a delivery; a stale one is passed over.
     pub(crate) fn postpone(&mut self, offset: u64, attempt: u32, until: Instant) {
         if let Some(index) = self.open(offset, attempt) {
-            self.entries[index].state = State::InFlight { deadline: until };
+            self.set(index, State::InFlight { deadline: until });
         }
     }
 
     /// Takes an `ack` back that could not be committed: the message is delivered again.
     pub(crate) fn reopen(&mut self, offset: u64, attempt: u32) {
         let Some(index) = self.find(offset) else { return };
-        let entry = &mut self.entries[index];
+        let entry = &self.entries[index];
         if entry.attempt == attempt && entry.message.is_some() && entry.state != State::Queued {
-            entry.state = State::Queued;
+            self.set(index, State::Queued);
             self.held.remove(&offset);
             self.due.insert(offset);
+        }
+    }
+
+    /// Takes an `ack` or `retry` back that could not be committed: its token stays good.
+    pub(crate) fn restore(&mut self, offset: u64, attempt: u32, until: Instant) {
+        let Some(index) = self.find(offset) else { return };
+        let entry = &self.entries[index];
+        if entry.attempt == attempt && entry.message.is_some() && entry.state != State::Queued {
+            self.set(index, State::InFlight { deadline: until });
+            self.held.remove(&offset);
+            self.next_scan.get_or_insert(until);
         }
     }
 
@@ -223,11 +253,33 @@ impl Window {
         }
     }
 
+    /// A delivery that its token may still settle: out, or due again and not yet out again.
     fn open(&self, offset: u64, attempt: u32) -> Option<usize> {
         let index = self.find(offset)?;
         let entry = &self.entries[index];
-        let is_open = matches!(entry.state, State::InFlight { .. }) && entry.attempt == attempt;
-        is_open.then_some(index)
+        let is_open = matches!(entry.state, State::InFlight { .. } | State::Queued);
+        (is_open && entry.attempt == attempt).then_some(index)
+    }
+
+    /// Changes a state, and the count of the bytes that are out with it.
+    fn set(&mut self, index: usize, state: State) {
+        let entry = &mut self.entries[index];
+        let out = |state| matches!(state, State::InFlight { .. });
+        match (out(entry.state), out(state)) {
+            (false, true) => self.lent += entry.bytes,
+            (true, false) => self.lent -= entry.bytes,
+            _ => {}
+        }
+        entry.state = state;
+    }
+
+    /// Whether the bounds let this message out: the first always, so that none is stuck.
+    fn may_lend(&self, index: usize) -> bool {
+        let entry = &self.entries[index];
+        if entry.offset < self.single_until && self.in_flight() {
+            return false;
+        }
+        self.lent == 0 || self.lent + entry.bytes <= self.bounds.bytes_max
     }
 
     fn hand_out(
@@ -242,8 +294,8 @@ impl Window {
         }
         let Some(message) = entry.message.clone() else { return false };
         entry.attempt = entry.attempt.saturating_add(1);
-        entry.state = State::InFlight { deadline: now + self.bounds.ack_deadline };
         out(entry.offset, entry.attempt, message);
+        self.set(index, State::InFlight { deadline: now + self.bounds.ack_deadline });
         self.next_scan.get_or_insert(now + self.scan_interval());
         true
     }
@@ -259,7 +311,7 @@ impl Window {
         for offset in ripe {
             self.held.remove(&offset);
             if let Some(index) = self.find(offset) {
-                self.entries[index].state = State::Queued;
+                self.set(index, State::Queued);
                 self.due.insert(offset);
             }
         }
@@ -279,11 +331,11 @@ impl Window {
 
     fn expire(&mut self, now: Instant) {
         let mut waiting = false;
-        for entry in &mut self.entries {
-            match entry.state {
+        for index in 0..self.entries.len() {
+            match self.entries[index].state {
                 State::InFlight { deadline } if deadline <= now => {
-                    entry.state = State::Queued;
-                    self.due.insert(entry.offset);
+                    self.set(index, State::Queued);
+                    self.due.insert(self.entries[index].offset);
                 }
                 State::InFlight { .. } => waiting = true,
                 _ => {}

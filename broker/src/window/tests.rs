@@ -91,9 +91,9 @@ fn a_failed_commit_brings_the_messages_again() {
 #[test]
 fn a_crashed_owners_deliveries_count() {
     let bounds = Bounds { ack_deadline: DEADLINE, messages_max: 100, bytes_max: 1 << 20 };
-    let mut window = Window::new(bounds, 7, 2);
+    let mut window = Window::new(bounds, 7, 1);
     add(&mut window, &["a", "b"]);
-    assert_eq!(deliver(&mut window, Instant::now()), [(7, 3), (8, 1)]);
+    assert_eq!(deliver(&mut window, Instant::now()), [(7, 2), (8, 1)]);
 }
 
 #[test]
@@ -120,4 +120,47 @@ fn offsets_with_gaps_are_found() {
     assert_eq!(window.settled(), 9);
     window.ack(9, 1);
     assert_eq!(window.settled(), 12);
+}
+
+#[test]
+fn what_is_out_stays_within_the_bytes_but_one_message_always_goes() {
+    let bounds = Bounds { ack_deadline: DEADLINE, messages_max: 9, bytes_max: 10 };
+    let mut window = Window::new(bounds, 0, 0);
+    add(&mut window, &["a", "b"]);
+    let large = vec![Message::new("more than ten bytes")];
+    window.extend([2].into_iter().zip(Shared::all(large)), 3);
+    let now = Instant::now();
+    for offset in 0..3 {
+        assert_eq!(deliver(&mut window, now), [(offset, 1)]);
+        assert!(deliver(&mut window, now).is_empty());
+        window.ack(offset, 1);
+    }
+    assert_eq!(window.settled(), 3);
+}
+
+#[test]
+fn after_two_crashes_at_one_offset_messages_go_singly() {
+    let bounds = Bounds { ack_deadline: DEADLINE, messages_max: 2, bytes_max: 1 << 20 };
+    let mut window = Window::new(bounds, 7, 2);
+    let now = Instant::now();
+    add(&mut window, &["a", "b"]);
+    assert_eq!(deliver(&mut window, now), [(7, 3)]);
+    assert!(deliver(&mut window, now).is_empty());
+    window.ack(7, 3);
+    assert_eq!(deliver(&mut window, now), [(8, 1)]);
+    window.ack(8, 1);
+    window.advance();
+    add(&mut window, &["c", "d"]);
+    assert_eq!(deliver(&mut window, now), [(9, 1), (10, 1)], "the suspects have passed");
+}
+
+#[test]
+fn an_ack_counts_until_the_message_is_out_again() {
+    let mut window = window(&["a", "b"]);
+    let now = Instant::now();
+    deliver(&mut window, now);
+    window.reopen(0, 1);
+    window.ack(0, 1);
+    assert_eq!(window.settled(), 1);
+    assert!(deliver(&mut window, now).is_empty());
 }

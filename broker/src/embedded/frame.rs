@@ -1,0 +1,89 @@
+//! The stored form of a record batch: what one row of `batches` holds.
+//!
+//! Constraints: it is read by any process that shares the directory, so it changes only with
+//! the store's format version; reading slices it without copying. Layout, little endian, for
+//! each message: key length (u32, `u32::MAX` for no key), headers length (u32), payload
+//! length (u32), time in microseconds (i64), key, headers block, payload. Recovery: SQLite's
+//! journal makes rows whole or absent; a row that does not parse is `Corrupt`.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Headers, Message, Timestamp};
+
+const FIXED: usize = 20;
+const NO_KEY: u32 = u32::MAX;
+
+/// Appends a message.
+pub(super) fn encode(batch: &mut BytesMut, message: &Message, now: Timestamp) {
+    let key = message.key.as_deref().unwrap_or_default();
+    let headers = message.headers.as_block();
+    batch.reserve(FIXED + key.len() + headers.len() + message.payload.len());
+    batch.put_u32_le(message.key.as_ref().map_or(NO_KEY, |key| length(key)));
+    batch.put_u32_le(length(headers));
+    batch.put_u32_le(length(&message.payload));
+    batch.put_i64_le(message.timestamp.unwrap_or(now).as_micros());
+    batch.put_slice(key);
+    batch.put_slice(headers);
+    batch.put_slice(&message.payload);
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("the limit on a message's size is far below 4 GiB")
+}
+
+/// Takes the next message off a batch.
+pub(super) fn decode(batch: &mut Bytes) -> Result<Message> {
+    let cut = || Error::new(ErrorKind::Corrupt, "read batch", "a message is cut off");
+    if batch.len() < FIXED {
+        return Err(cut());
+    }
+    let (key, headers, payload) = (batch.get_u32_le(), batch.get_u32_le(), batch.get_u32_le());
+    let timestamp = Some(Timestamp::from_micros(batch.get_i64_le()));
+    let key_length = if key == NO_KEY { 0 } else { key as usize };
+    if batch.len() < key_length + headers as usize + payload as usize {
+        return Err(cut());
+    }
+    let key_bytes = batch.split_to(key_length);
+    let headers = Headers::from_block(batch.split_to(headers as usize))?;
+    let payload = batch.split_to(payload as usize);
+    Ok(Message { key: (key != NO_KEY).then_some(key_bytes), payload, headers, timestamp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages() -> Vec<Message> {
+        let time = Some(Timestamp::from_micros(7));
+        let mut messages = vec![
+            Message::new(""),
+            Message::new("payload").with_key("key").with_header("a", "b"),
+            Message::new(vec![0, 255]).with_key(""),
+        ];
+        messages.iter_mut().for_each(|message| message.timestamp = time);
+        messages
+    }
+
+    #[test]
+    fn messages_round_trip() {
+        let mut batch = BytesMut::new();
+        messages().iter().for_each(|m| encode(&mut batch, m, Timestamp::from_micros(1)));
+        let mut batch = batch.freeze();
+        for expected in messages() {
+            assert_eq!(decode(&mut batch).unwrap(), expected);
+        }
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_cut_batch_is_corrupt_at_every_byte() {
+        let mut batch = BytesMut::new();
+        encode(&mut batch, &messages()[1], Timestamp::from_micros(1));
+        let batch = batch.freeze();
+        for end in 0..batch.len() {
+            let error = decode(&mut batch.slice(..end)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "cut at {end}");
+        }
+    }
+}
