@@ -8,6 +8,7 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod ext;
+pub mod layers;
 mod message;
 mod name;
 mod partition;
