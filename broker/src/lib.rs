@@ -3,6 +3,8 @@
 
 mod capabilities;
 pub mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
 mod delivery;
 pub mod embedded;
