@@ -10,6 +10,8 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod ext;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod layers;
 mod message;
 mod name;

@@ -5,3 +5,5 @@
 #![allow(clippy::unwrap_used, reason = "a harness that can't be set up fails its test")]
 
 mod embedded;
+#[cfg(feature = "kafka")]
+mod kafka;

@@ -1,0 +1,66 @@
+//! Commits positions on a thread of its own, which waits for the answers: the wrapper tells
+//! nothing of commits that nobody waits for, and the fetching thread has no time to wait.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use rdkafka::Offset;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+
+use super::context::Client;
+use super::start;
+use super::state::Link;
+use crate::name::Topic;
+
+/// The group's next offset in each of some partitions.
+pub(super) type Commits = Vec<(u32, u64)>;
+
+/// The thread; dropping this waits for its last commit.
+pub(super) struct Committer {
+    jobs: Option<mpsc::Sender<Commits>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub(super) fn start(client: Arc<Client>, link: Arc<Link>, topic: Topic) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Commits>();
+        let thread = thread::Builder::new().name("kafka-commits".into()).spawn(move || {
+            for commits in queue {
+                let result = commit(&client, &topic, &commits);
+                let mut state = link.lock();
+                state.committing = false;
+                if let Err(error) = result {
+                    tracing::debug!(%error, %topic, "a commit failed and is repeated");
+                    state.uncommit(commits.iter().map(|(number, _)| *number));
+                }
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Commits soon; one call at a time, until the link's `committing` is false again.
+    pub(super) fn commit(&self, commits: Commits) {
+        if let Some(jobs) = &self.jobs {
+            // It fails only after a panic of the thread, and then the messages come again.
+            let _ = jobs.send(commits);
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Commits and waits for the answer.
+pub(super) fn commit(client: &Client, topic: &Topic, commits: &Commits) -> KafkaResult<()> {
+    let offset = |at: u64| Offset::Offset(i64::try_from(at).unwrap_or(i64::MAX));
+    let offsets = commits.iter().map(|(number, at)| (*number, offset(*at)));
+    client.commit(&start::list(topic.as_str(), offsets)?, CommitMode::Sync)
+}
