@@ -1,5 +1,5 @@
 #![deny(missing_docs)]
-//! One publish/subscribe contract over several brokers, chosen in an ini file.
+#![doc = include_str!("../README.md")]
 
 mod capabilities;
 pub mod config;
@@ -10,6 +10,7 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod ext;
+pub mod factory;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod layers;
