@@ -13,7 +13,7 @@ use crate::layers::Delivery;
 use crate::subscription::Policy;
 
 /// A checked choice of backend, not yet connected.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Config {
     /// The embedded broker.
@@ -47,6 +47,8 @@ impl Config {
         let mut section = file.section("broker");
         let kind = section.require::<String>("kind")?;
         let known = KINDS.iter().find(|(name, _)| *name == kind);
+        // One file may hold the sections of several kinds; only the chosen one is checked.
+        KINDS.iter().for_each(|(name, _)| drop(file.section(name)));
         let missing = |feature| {
             section.error(
                 "kind",

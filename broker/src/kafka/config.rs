@@ -40,6 +40,7 @@ const REFUSED: &[(&str, &str)] = &[
 /// committed), `connect_timeout` (10s), `outage_max` (30s: how long all brokers may be gone
 /// before `receive` fails), `message_bytes_max` (1000000: the most bytes of key, payload and
 /// headers). All other keys are handed to librdkafka.
+#[derive(Clone)]
 pub struct Config {
     pub(super) servers: String,
     pub(super) commit_interval: Duration,
