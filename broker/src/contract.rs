@@ -73,7 +73,7 @@ pub trait Broker: Debug + Send + Sync {
 #[async_trait]
 pub trait Consumer: Debug + Send {
     /// Returns up to `limit.messages` deliveries as soon as one is there, or none after
-    /// `limit.wait`, or none at once when an [`Event`] is waiting.
+    /// `limit.wait`, or none at once after each new [`Event`], so that the caller can act on it.
     ///
     /// Each is on loan until the subscription's ack deadline; then it comes again. Within a
     /// partition, and so within a key, deliveries come in order. Dropping the future loses

@@ -279,3 +279,19 @@ pub async fn receive_returns_as_soon_as_a_message_is_there(harness: &dyn Harness
     assert_eq!(texts(&deliveries), ["body"]);
     publisher.await.unwrap();
 }
+
+/// A caller to whom the assignment does not matter need not ask for it.
+pub async fn messages_come_though_nobody_takes_the_events(harness: &dyn Harness) {
+    let stage = Stage::new(harness, 1).await;
+    stage.publish_texts(["body"]).await;
+    let mut consumer = stage.broker.subscribe(stage.subscription()).await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let deliveries = consumer.receive(Limit::new(1, QUIET)).await.unwrap();
+        if !deliveries.is_empty() {
+            assert_eq!(texts(&deliveries), ["body"]);
+            return;
+        }
+        assert!(Instant::now() < until, "nothing comes");
+    }
+}

@@ -132,6 +132,7 @@ macro_rules! conformance_tests {
                 a_receive_that_is_dropped_loses_nothing,
                 receive_waits_as_long_as_it_was_told,
                 receive_returns_as_soon_as_a_message_is_there,
+                messages_come_though_nobody_takes_the_events,
             ]
             admin: [
                 describe_tells_the_bounds_of_each_partition,

@@ -23,6 +23,8 @@ use crate::window::{Bounds, Window};
 
 /// The most messages that one fetch takes from a partition.
 const FETCH_MESSAGES_MAX: usize = 4096;
+/// The most events that are kept for a caller who does not take them.
+const EVENTS_MAX: usize = 1024;
 /// The most bytes that one fetch takes from a partition.
 const FETCH_BYTES_MAX: usize = 4 << 20;
 
@@ -51,7 +53,9 @@ pub(super) struct EmbeddedConsumer {
     pub(super) topic: TopicRow,
     pub(super) membership: Option<Membership>,
     pub(super) partitions: BTreeMap<u32, Assigned>,
-    pub(super) events: Vec<Event>,
+    events: Vec<Event>,
+    /// An event came that no `receive` has returned for.
+    news: bool,
     caught_up: bool,
 }
 
@@ -107,7 +111,17 @@ impl EmbeddedConsumer {
         membership: Option<Membership>,
     ) -> Self {
         let (partitions, events) = (BTreeMap::new(), Vec::new());
-        Self { inner, subscription, topic, membership, partitions, events, caught_up: false }
+        let (news, caught_up) = (false, false);
+        Self { inner, subscription, topic, membership, partitions, events, news, caught_up }
+    }
+
+    /// Notes an event; the oldest go where nobody ever takes them.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.remove(0);
+        }
+        self.events.push(event);
+        self.news = true;
     }
 
     pub(super) fn assign(&mut self, claimed: Claimed, end: u64) {
@@ -166,7 +180,7 @@ impl EmbeddedConsumer {
         }
         self.caught_up = self.partitions.values().all(|a| a.window.settled() >= a.end);
         if self.caught_up {
-            self.events.push(Event::CaughtUp);
+            self.tell(Event::CaughtUp);
         }
     }
 
@@ -200,12 +214,12 @@ impl EmbeddedConsumer {
     fn take_in(&mut self, fetched: Fetched) {
         let Some(assigned) = self.partitions.get_mut(&fetched.number) else { return };
         let wanted = assigned.window.next();
-        if fetched.from > wanted {
-            let (partition, resumed) = (fetched.number, fetched.from);
-            self.events.push(Event::OffsetOutOfRange { partition, wanted, resumed });
-        }
         let next = fetched.from + fetched.messages.len() as u64;
         assigned.window.extend((fetched.from..).zip(Shared::all(fetched.messages)), next);
+        if fetched.from > wanted {
+            let (partition, resumed) = (fetched.number, fetched.from);
+            self.tell(Event::OffsetOutOfRange { partition, wanted, resumed });
+        }
     }
 
     fn next_wake(&self, until: Instant) -> Instant {
@@ -258,7 +272,7 @@ impl EmbeddedConsumer {
         }
         if !fenced.is_empty() {
             self.partitions.retain(|number, _| !fenced.contains(number));
-            self.events.push(Event::Revoked(fenced.iter().copied().collect()));
+            self.tell(Event::Revoked(fenced.iter().copied().collect()));
         }
     }
 
@@ -282,7 +296,8 @@ impl Consumer for EmbeddedConsumer {
             self.look_at_group().await?;
             let deliveries = self.deliver(limit.messages);
             self.note_caught_up();
-            if !deliveries.is_empty() || !self.events.is_empty() || Instant::now() >= until {
+            let news = std::mem::take(&mut self.news);
+            if !deliveries.is_empty() || news || Instant::now() >= until {
                 return Ok(deliveries);
             }
             self.fetch(self.next_wake(until)).await?;

@@ -51,7 +51,7 @@ impl EmbeddedConsumer {
         let lost: Vec<u32> = self.partitions.keys().copied().filter(|n| !mine(n)).collect();
         if !lost.is_empty() {
             self.partitions.retain(|number, _| !lost.contains(number));
-            self.events.push(Event::Revoked(lost));
+            self.tell(Event::Revoked(lost));
         }
     }
 
@@ -59,7 +59,7 @@ impl EmbeddedConsumer {
     async fn rejoin(&mut self, group: Group, member: Arc<Member>) -> Result<()> {
         let lost: Vec<u32> = std::mem::take(&mut self.partitions).into_keys().collect();
         if !lost.is_empty() {
-            self.events.push(Event::Revoked(lost));
+            self.tell(Event::Revoked(lost));
         }
         self.inner.enter(&group, self.topic.id, &member).await
     }
@@ -86,7 +86,7 @@ impl EmbeddedConsumer {
         });
         let claimed = claimed.await?;
         if !claimed.is_empty() {
-            self.events.push(Event::Assigned(claimed.iter().map(|c| c.number).collect()));
+            self.tell(Event::Assigned(claimed.iter().map(|c| c.number).collect()));
         }
         for claimed in claimed {
             self.assign(claimed, 0);
@@ -120,7 +120,7 @@ impl EmbeddedConsumer {
         });
         given.await?;
         self.partitions.retain(|number, _| !revoked.contains(number));
-        self.events.push(Event::Revoked(revoked));
+        self.tell(Event::Revoked(revoked));
         Ok(())
     }
 }

@@ -63,3 +63,6 @@ async fn settle(consumer: &mut dyn Consumer, outcomes: Vec<(AckToken, Outcome)>)
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
