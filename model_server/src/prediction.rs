@@ -107,11 +107,19 @@ pub fn id_of(delivery: &Delivery) -> Result<String, String> {
 
 /// The SHA-256 of a payload as 64 hexadecimal digits.
 pub fn digest_of(payload: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(payload) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digest = Sha256::digest(payload);
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_lower_case_hexadecimal() {
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest_of(b"abc"), known);
     }
-    text
 }

@@ -19,6 +19,8 @@ pub use meter::Meter;
 pub use patience::Patience;
 pub use shutdown::Shutdown;
 
+use broker::Event;
+
 use crate::settings::Settings;
 
 /// How long a program may drain after the first signal.
@@ -76,6 +78,18 @@ where
 fn report(failure: &Failure) -> ExitCode {
     eprintln!("error: {failure}");
     failure.reason().into()
+}
+
+/// Logs what happened to a consumer's share of its topic.
+pub fn note(events: Vec<Event>) {
+    for event in events {
+        match event {
+            Event::OffsetOutOfRange { partition, wanted, resumed } => {
+                tracing::warn!(partition, wanted, resumed, "retention deleted unread messages");
+            }
+            event => tracing::debug!(?event, "the assignment changed"),
+        }
+    }
 }
 
 /// Logs go to standard error; `FOREBAY_LOG` takes levels and modules, such as `broker=debug`.

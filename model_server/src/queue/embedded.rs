@@ -13,6 +13,7 @@ use broker::{
 };
 
 use super::{Entry, Inlet, Outlet};
+use crate::process;
 
 /// The most entries that are forwarded as one step.
 const ENTRIES_MAX: usize = 64;
@@ -85,8 +86,7 @@ impl Out {
         }
         let Some(consumer) = &mut self.consumer else { return Ok(None) };
         let deliveries = consumer.receive(Limit::new(ENTRIES_MAX, wait)).await?;
-        // Nobody acts on the assignment here; taking its events keeps them from piling up.
-        consumer.events();
+        process::note(consumer.events());
         if deliveries.is_empty() {
             return Ok(None);
         }

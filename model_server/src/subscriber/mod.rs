@@ -18,7 +18,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 pub use classifier::{Classified, Classifier, Images};
 pub use workers::{Done, Workers};
 
-use crate::process::{Failure, Meter, Patience, Reason, Shutdown};
+use crate::process::{self, Failure, Meter, Patience, Reason, Shutdown};
 use crate::queue::{Entry, Inlet};
 use crate::settings::Settings;
 
@@ -99,7 +99,7 @@ impl Subscriber {
             received = self.consumer.receive(limit), if has_room => {
                 match received {
                     Ok(deliveries) => {
-                        self.consumer.events();
+                        process::note(self.consumer.events());
                         if !deliveries.is_empty() {
                             self.out.push_back(self.workers.submit(deliveries).boxed());
                         }
