@@ -1,7 +1,7 @@
 //! From an ini file to a broker: the only place that knows which kinds there are.
 //!
 //! `[broker] kind` picks the backend, whose own section is named like it. The layers go on in
-//! this order: backend, then [`Delivery`](crate::layers::Delivery).
+//! this order: backend, then [`Delivery`].
 
 use std::sync::Arc;
 

@@ -133,13 +133,10 @@ fn last_prediction(database: &str) -> String {
     format!(r#"import sqlite3; print(*sqlite3.connect({database:?}).execute("{query}"))"#)
 }
 
-/// In the project's own folder the scripts bring a Kafka along.
+/// In the project's own folder there is a way that brings a Kafka along.
 fn on_kafka(forebay: &str) -> String {
-    match Path::new("scripts/servers").is_file() {
-        true => format!(
-            "scripts/servers run kafka -- sh -c \\\n      \
-             'FOREBAY_KAFKA=$FOREBAY_TEST_KAFKA {forebay} demo --config config/kafka.ini'"
-        ),
+    match Path::new("scripts/demo").is_file() {
+        true => "make demo CONFIG=config/kafka.ini".to_owned(),
         false => format!("FOREBAY_KAFKA=HOST:PORT {forebay} demo --config PATH/config/kafka.ini"),
     }
 }

@@ -4,11 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::config::File;
+use broker::config::{File, Section};
 use broker::{Broker, Result, Topic, embedded, factory};
 
 use super::embedded::{Apart, Shared};
 use super::{Inlet, Outlet};
+
+/// Shorter leases would run out between two looks at the queue.
+#[cfg(feature = "redis")]
+const LEASE_MIN: Duration = Duration::from_millis(100);
 
 /// Where the queue is.
 #[derive(Debug, Clone)]
@@ -53,19 +57,7 @@ impl Config {
             Choice::Embedded => {
                 Kind::Embedded(embedded::Config::from_section(file.section("embedded"))?)
             }
-            Choice::Redis => {
-                let lease = section.take_or("lease", Duration::from_secs(5))?;
-                if lease < Duration::from_millis(100) {
-                    return Err(section.error("lease", format!("{lease:?} is below 100ms")));
-                }
-                let url: String = section.require("url")?;
-                #[cfg(feature = "redis")]
-                super::redis::check(&url).map_err(|problem| section.error("url", problem))?;
-                #[cfg(not(feature = "redis"))]
-                return Err(section.error("kind", "this build is without feature \"redis\""));
-                #[cfg(feature = "redis")]
-                Kind::Redis { url, lease }
-            }
+            Choice::Redis => redis(&mut section)?,
         };
         section.finish()?;
         Ok(Self { name, kind })
@@ -107,6 +99,22 @@ fn left_out() -> broker::Error {
         "open queue",
         "built without feature \"redis\"",
     )
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(section: &mut Section) -> Result<Kind> {
+    Err(section.error("kind", "\"redis\" is not in this build: built without feature \"redis\""))
+}
+
+#[cfg(feature = "redis")]
+fn redis(section: &mut Section) -> Result<Kind> {
+    let lease = section.take_or("lease", Duration::from_secs(5))?;
+    if lease < LEASE_MIN {
+        return Err(section.error("lease", format!("{lease:?} is below {LEASE_MIN:?}")));
+    }
+    let url: String = section.require("url")?;
+    super::redis::check(&url).map_err(|problem| section.error("url", problem))?;
+    Ok(Kind::Redis { url, lease })
 }
 
 fn is_broker(file: &File) -> Result<bool> {
