@@ -8,13 +8,18 @@ kafka_files=$scripts/kafka
 kafka_cluster=MkU3OEVBNTcwNTJENDM2Qg
 kafka_java=
 
-kafka_install() {
+kafka_packages() {
     find_java
     if [ -z "$kafka_java" ]; then
         install_or_explain "Java 17 or newer" default-jre-headless openjdk
         find_java
         [ -n "$kafka_java" ] || die "the installed Java is older than 17: set JAVA_HOME to a newer one"
     fi
+    [ -d "$kafka_home/lib" ] || has mvn || install_or_explain Maven maven maven
+}
+
+kafka_install() {
+    kafka_packages
     [ -d "$kafka_home/lib" ] || kafka_fetch
     [ -f "$(kafka_archive)" ] || kafka_prepare
 }
@@ -40,7 +45,6 @@ java_major() {
 # Folders get their final name only when they are complete.
 kafka_fetch() {
     local part=$kafka_home/part.$$
-    has mvn || install_or_explain Maven maven maven
     say "downloading Kafka $kafka_version by Maven to $kafka_home: 46 jars, 44 MB"
     mkdir -p "$part"
     mvn -q -B -Dstyle.color=never -f "$kafka_files/pom.xml" dependency:copy-dependencies \

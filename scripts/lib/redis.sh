@@ -1,10 +1,14 @@
 # shellcheck shell=bash
 # Redis, as lib/server.sh wants it.
 
-redis_install() {
+redis_packages() {
     has redis-server && return
     say "redis-server is missing: about 1.4 MB to download"
     install_or_explain redis-server redis-server redis
+}
+
+redis_install() {
+    redis_packages
 }
 
 redis_start() {

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # state comes from the reader.
 # The life of one server, whatever it is. A server NAME supplies
-#   NAME_install          what it needs is there when this returns
+#   NAME_packages         what it needs of the system is there when this returns
+#   NAME_install          everything it needs is there when this returns
 #   NAME_start PORT DIR   starts it in the background and leaves its pid in DIR/pid
 #   NAME_answers PORT     asks the server itself whether it is ready
 #   NAME_address PORT     what clients connect to
