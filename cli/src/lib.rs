@@ -12,12 +12,11 @@ mod output;
 mod signals;
 mod topics;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use model_server::process::{EXIT_CODES, Failure};
+use model_server::process::{self, EXIT_CODES, Failure};
 
 /// Forebay: models on a stream of events, on any broker.
 ///
@@ -65,7 +64,8 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
 /// Runs on this thread, as processes that are tied to their parent are tied to the thread that
 /// started them.
 fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    log();
+    // These commands speak for themselves.
+    process::log("error");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -75,17 +75,4 @@ fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<Exi
     // A thread that hangs in a foreign library must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
-}
-
-/// Only errors are logged unless `FOREBAY_LOG` asks for more: these commands speak for themselves.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FOREBAY_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // A test that runs two commands in one process keeps the first log.
-    let _ = log.try_init();
 }

@@ -52,7 +52,7 @@ where
     W: FnOnce(Shutdown) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
-    log();
+    log("info");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The heavy work has threads of its own; more here only cost switches.
         .worker_threads(1)
@@ -92,10 +92,11 @@ pub fn note(events: Vec<Event>) {
     }
 }
 
-/// Logs go to standard error; `FOREBAY_LOG` takes levels and modules, such as `broker=debug`.
-fn log() {
+/// Logs go to standard error; `FOREBAY_LOG` takes levels and modules, such as `broker=debug`,
+/// and stands in for the `default`.
+pub fn log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FOREBAY_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

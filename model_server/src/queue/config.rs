@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker::config::{File, Section};
 use broker::{Broker, Result, Topic, embedded, factory};
 
-use super::embedded::{Apart, Shared};
+use super::embedded::{In, Out, Store};
 use super::{Inlet, Outlet};
 
 /// Shorter leases would run out between two looks at the queue.
@@ -66,8 +66,13 @@ impl Config {
     /// Opens the end where entries go in.
     pub async fn inlet(&self, broker: &Arc<dyn Broker>) -> Result<Box<dyn Inlet>> {
         match &self.kind {
-            Kind::Broker => Ok(Box::new(Shared::inlet(broker.clone(), &self.name).await?)),
-            Kind::Embedded(config) => Ok(Box::new(Apart::inlet(config, &self.name).await?)),
+            Kind::Broker => {
+                Ok(Box::new(In::open(broker.clone(), &self.name, Store::Shared).await?))
+            }
+            Kind::Embedded(config) => {
+                let store = embedded::open(config.clone()).await?;
+                Ok(Box::new(In::open(store, &self.name, Store::Apart).await?))
+            }
             #[cfg(feature = "redis")]
             Kind::Redis { url, .. } => {
                 Ok(Box::new(super::redis::RedisInlet::open(url, &self.name).await?))
@@ -80,8 +85,13 @@ impl Config {
     /// Opens the end where entries come out.
     pub async fn outlet(&self, broker: &Arc<dyn Broker>) -> Result<Box<dyn Outlet>> {
         match &self.kind {
-            Kind::Broker => Ok(Box::new(Shared::outlet(broker, &self.name).await?)),
-            Kind::Embedded(config) => Ok(Box::new(Apart::outlet(config, &self.name).await?)),
+            Kind::Broker => {
+                Ok(Box::new(Out::open(broker.clone(), &self.name, Store::Shared).await?))
+            }
+            Kind::Embedded(config) => {
+                let store = embedded::open(config.clone()).await?;
+                Ok(Box::new(Out::open(store, &self.name, Store::Apart).await?))
+            }
             #[cfg(feature = "redis")]
             Kind::Redis { url, lease } => {
                 Ok(Box::new(super::redis::RedisOutlet::open(url, &self.name, *lease).await?))

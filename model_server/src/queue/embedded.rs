@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use broker::{
     AckToken, Broker, BrokerExt, Consumer, Delivery, Group, Limit, Message, Outcome, Policy,
-    Result, Subscription, Topic, TopicSpec, embedded,
+    Result, Subscription, Topic, TopicSpec,
 };
 
 use super::{Entry, Inlet, Outlet};
@@ -18,26 +18,27 @@ use crate::process;
 /// The most entries that are forwarded as one step.
 const ENTRIES_MAX: usize = 64;
 
-/// The queue in the store that is the broker: each step is one transaction.
-pub(super) struct Shared<T> {
-    end: T,
-}
-
-/// The queue in a store of its own beside another broker.
-pub(super) struct Apart<T> {
-    end: T,
+/// Where the queue's store stands to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    /// It is the broker: each step is one transaction.
+    Shared,
+    /// It is a store of its own beside another broker.
+    Apart,
 }
 
 /// Where entries go in.
 pub(super) struct In {
     store: Arc<dyn Broker>,
     topic: Topic,
+    is: Store,
 }
 
 /// Where entries come out.
 pub(super) struct Out {
     store: Arc<dyn Broker>,
     subscription: Subscription,
+    is: Store,
     /// Away while a step is under way. A step that fails or is dropped leaves none, and the
     /// next one subscribes anew: so what it held comes again, and before all later entries.
     consumer: Option<Box<dyn Consumer>>,
@@ -50,18 +51,14 @@ struct Taken {
     done: Vec<(AckToken, Outcome)>,
 }
 
-async fn open(config: &embedded::Config) -> Result<Arc<dyn Broker>> {
-    embedded::open(config.clone()).await
-}
-
 async fn ensure(store: &Arc<dyn Broker>, topic: &Topic) -> Result<()> {
     store.ensure_topic(&TopicSpec::new(topic, 1)).await
 }
 
 impl In {
-    async fn open(store: Arc<dyn Broker>, topic: &Topic) -> Result<Self> {
+    pub(super) async fn open(store: Arc<dyn Broker>, topic: &Topic, is: Store) -> Result<Self> {
         ensure(&store, topic).await?;
-        Ok(Self { store, topic: topic.clone() })
+        Ok(Self { store, topic: topic.clone(), is })
     }
 
     fn messages(entries: &[Entry]) -> Vec<Message> {
@@ -70,13 +67,13 @@ impl In {
 }
 
 impl Out {
-    async fn open(store: &Arc<dyn Broker>, topic: &Topic) -> Result<Self> {
-        ensure(store, topic).await?;
+    pub(super) async fn open(store: Arc<dyn Broker>, topic: &Topic, is: Store) -> Result<Self> {
+        ensure(&store, topic).await?;
         let group = Group::new(topic.as_str())?;
         // An entry is whole by construction: it is tried until it is published.
         let policy = Policy { attempts_max: u32::MAX, dead_letters: None };
         let subscription = Subscription::group(topic, &group).with_policy(policy);
-        Ok(Self { store: store.clone(), subscription, consumer: None })
+        Ok(Self { store, subscription, is, consumer: None })
     }
 
     /// The oldest entries, or none after `wait`.
@@ -100,34 +97,10 @@ impl Out {
     }
 }
 
-impl Shared<In> {
-    pub(super) async fn inlet(store: Arc<dyn Broker>, topic: &Topic) -> Result<Self> {
-        Ok(Self { end: In::open(store, topic).await? })
-    }
-}
-
-impl Shared<Out> {
-    pub(super) async fn outlet(store: &Arc<dyn Broker>, topic: &Topic) -> Result<Self> {
-        Ok(Self { end: Out::open(store, topic).await? })
-    }
-}
-
-impl Apart<In> {
-    pub(super) async fn inlet(config: &embedded::Config, topic: &Topic) -> Result<Self> {
-        Ok(Self { end: In::open(open(config).await?, topic).await? })
-    }
-}
-
-impl Apart<Out> {
-    pub(super) async fn outlet(config: &embedded::Config, topic: &Topic) -> Result<Self> {
-        Ok(Self { end: Out::open(&open(config).await?, topic).await? })
-    }
-}
-
 #[async_trait]
-impl Inlet for Shared<In> {
+impl Inlet for In {
     fn entry_bytes_max(&self) -> usize {
-        self.end.store.capabilities().message_bytes_max
+        self.store.capabilities().message_bytes_max
     }
 
     async fn push(
@@ -136,61 +109,40 @@ impl Inlet for Shared<In> {
         consumer: &mut dyn Consumer,
         outcomes: Vec<(AckToken, Outcome)>,
     ) -> Result<()> {
-        let mut step = consumer.transaction().await?;
-        if !entries.is_empty() {
-            step.publish(&self.end.topic, In::messages(entries)).await?;
+        let messages = Self::messages(entries);
+        if self.is == Store::Apart {
+            self.store.publish_all(&self.topic, messages).await?;
+            return super::settle(consumer, outcomes).await;
         }
+        let mut step = consumer.transaction().await?;
+        step.publish(&self.topic, messages).await?;
         step.settle(outcomes).await?;
         step.commit().await
     }
 }
 
 #[async_trait]
-impl Inlet for Apart<In> {
-    fn entry_bytes_max(&self) -> usize {
-        self.end.store.capabilities().message_bytes_max
-    }
-
-    async fn push(
-        &mut self,
-        entries: &[Entry],
-        consumer: &mut dyn Consumer,
-        outcomes: Vec<(AckToken, Outcome)>,
-    ) -> Result<()> {
-        if !entries.is_empty() {
-            self.end.store.publish_all(&self.end.topic, In::messages(entries)).await?;
-        }
-        super::settle(consumer, outcomes).await
-    }
-}
-
-#[async_trait]
-impl Outlet for Shared<Out> {
-    async fn forward(&mut self, _: &dyn Broker, topic: &Topic, wait: Duration) -> Result<usize> {
-        let Some(mut taken) = self.end.take(wait).await? else { return Ok(0) };
-        let count = taken.messages.len();
-        let mut step = taken.consumer.transaction().await?;
-        step.publish(topic, taken.messages).await?;
-        step.settle(taken.done).await?;
-        step.commit().await?;
-        self.end.consumer = Some(taken.consumer);
-        Ok(count)
-    }
-}
-
-#[async_trait]
-impl Outlet for Apart<Out> {
+impl Outlet for Out {
     async fn forward(
         &mut self,
         broker: &dyn Broker,
         topic: &Topic,
         wait: Duration,
     ) -> Result<usize> {
-        let Some(mut taken) = self.end.take(wait).await? else { return Ok(0) };
-        let count = taken.messages.len();
-        broker.publish_all(topic, taken.messages).await?;
-        super::settle(taken.consumer.as_mut(), taken.done).await?;
-        self.end.consumer = Some(taken.consumer);
+        let Some(Taken { mut consumer, messages, done }) = self.take(wait).await? else {
+            return Ok(0);
+        };
+        let count = messages.len();
+        if self.is == Store::Apart {
+            broker.publish_all(topic, messages).await?;
+            super::settle(consumer.as_mut(), done).await?;
+        } else {
+            let mut step = consumer.transaction().await?;
+            step.publish(topic, messages).await?;
+            step.settle(done).await?;
+            step.commit().await?;
+        }
+        self.consumer = Some(consumer);
         Ok(count)
     }
 }
