@@ -1,0 +1,60 @@
+//! The brokers alone: the SDK on Kafka against librdkafka, the embedded one against SQLite.
+
+mod bare_kafka;
+mod bare_sqlite;
+mod embedded;
+mod kafka;
+mod latency;
+mod work;
+
+use std::path::Path;
+
+use anyhow::Result;
+pub(crate) use bare_sqlite::open as open_sqlite;
+
+use crate::Kafka;
+use crate::machine::Machine;
+use crate::report::Row;
+
+/// How much is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each side runs; the table holds the medians
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// A tenth of the messages and one round: whether it works, not how fast
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Arguments {
+    fn rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    /// So many batches, or a tenth of them.
+    fn batches(&self, batches: usize) -> usize {
+        if self.quick { (batches / 10).max(1) } else { batches }
+    }
+}
+
+/// Measures all rows.
+pub(crate) async fn run(
+    given: &Arguments,
+    directory: &Path,
+    machine: &mut Machine,
+) -> Result<Vec<Row>> {
+    let server = Kafka::from_environment()?;
+    machine.add_kafka(server.pid);
+    machine.add_setting(format!(
+        "medians of {} rounds, in which the sides take turns; {} batches are out at once where \
+         messages are published to Kafka in batches of {}",
+        given.rounds(),
+        kafka::DEPTH,
+        kafka::BATCH,
+    ));
+    let mut rows = kafka::rows(given, &server).await?;
+    rows.extend(embedded::rows(given, directory).await?);
+    rows.extend(latency::rows(given, directory, &server).await?);
+    Ok(rows)
+}
