@@ -11,9 +11,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
-};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
@@ -31,6 +29,8 @@ const _: () = assert!(usize::BITS == 64, "a tag holds two numbers of 32 bits");
 const PLACE_BITS: u32 = 32;
 /// How long a sender waits for the news that a full queue has room.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// How long one wait for results lasts. The wrapper spins through the last millisecond of each.
+const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// A batch whose results are not all in.
 struct Batch {
@@ -136,10 +136,12 @@ impl ProducerContext for Deliveries {
     }
 }
 
-type Native = ThreadedProducer<Deliveries>;
+type Native = BaseProducer<Deliveries>;
 
 pub(super) struct Producer {
     native: Arc<Native>,
+    /// Ends the thread that serves the results, within [`POLL_MAX`].
+    ended: Arc<AtomicBool>,
     deliveries: Arc<Deliveries>,
     message_bytes_max: usize,
 }
@@ -158,6 +160,26 @@ impl Drop for Sending<'_> {
     }
 }
 
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
+/// Starts the thread that waits for results and hands them on.
+fn serve(native: Arc<Native>, ended: Arc<AtomicBool>) -> Result<()> {
+    let work = move || {
+        while !ended.load(Ordering::Acquire) {
+            native.poll(POLL_MAX);
+        }
+    };
+    let thread = std::thread::Builder::new().name("kafka-producer".into()).spawn(work);
+    thread.map(drop).map_err(|error| {
+        let problem = "no thread can be started";
+        Error::new(ErrorKind::Unexpected, "connect", problem).with_source(error)
+    })
+}
+
 type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 
 impl Producer {
@@ -166,7 +188,9 @@ impl Producer {
         let native: Native = native.map_err(|error| translate("connect", error))?;
         let deliveries = native.client().context().clone();
         let message_bytes_max = config.message_bytes_max;
-        Ok(Self { native: Arc::new(native), deliveries, message_bytes_max })
+        let (native, ended) = (Arc::new(native), Arc::new(AtomicBool::new(false)));
+        serve(native.clone(), ended.clone())?;
+        Ok(Self { native, ended, deliveries, message_bytes_max })
     }
 
     /// Sends a batch to a topic that exists and waits for all of its results.

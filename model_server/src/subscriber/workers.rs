@@ -13,6 +13,10 @@ use super::worker_failed;
 use crate::process::Failure;
 use crate::settings::{self, Settings};
 
+/// How many batches are out for each worker: one that it computes, and enough to go on with
+/// while the results of others are being committed.
+const JOBS_PER_WORKER: usize = 6;
+
 /// A batch on its way to a worker.
 struct Job {
     deliveries: Vec<Delivery>,
@@ -50,8 +54,7 @@ impl Workers {
 
     fn spawn(classifiers: Vec<Loaded>, batch_max: usize) -> Result<Self, Failure> {
         let model = classifiers.first().map(|(c, _)| c.to_string()).unwrap_or_default();
-        // One job waits for each worker, so that none idles between two.
-        let (jobs, queue) = sync_channel::<Job>(2 * classifiers.len());
+        let (jobs, queue) = sync_channel::<Job>(JOBS_PER_WORKER * classifiers.len());
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::with_capacity(classifiers.len());
         for (index, (classifier, model)) in classifiers.into_iter().enumerate() {
@@ -77,7 +80,7 @@ impl Workers {
 
     /// The most jobs that may be out, so that submitting one never blocks.
     pub fn depth_max(&self) -> usize {
-        2 * self.threads.len()
+        JOBS_PER_WORKER * self.threads.len()
     }
 
     /// Hands a batch to a worker.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use broker::Timestamp;
 use model_server::prediction::{ID_LENGTH_MAX, Prediction};
 use model_server::process::{Failure, Reason};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, named_params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 /// The longest name of a model that is accepted, in bytes.
 const MODEL_LENGTH_MAX: usize = 256;
@@ -22,11 +22,8 @@ const INSERT: &str = "
 INSERT INTO predictions (
     id, model, version, digest, topic, partition, offset, input_digest, truth, published_us,
     label, probability, probabilities, queued_us, computing_us, total_us, persisted_us
-) VALUES (
-    :id, :model, :version, :digest, :topic, :partition, :offset, :input_digest, :truth,
-    :published_us, :label, :probability, :probabilities, :queued_us, :computing_us, :total_us,
-    :persisted_us
-) ON CONFLICT (id, model) DO NOTHING";
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+ON CONFLICT (id, model) DO NOTHING";
 const INPUT_DIGEST: &str = "SELECT input_digest FROM predictions WHERE id = ?1 AND model = ?2";
 const COUNT_REPEATS: &str = "UPDATE counters SET value = value + ?1 WHERE name = 'repeats'";
 
@@ -119,25 +116,26 @@ fn insert(
     };
     let probabilities = serde_json::to_string(&outputs.probabilities)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let inserted = transaction.prepare_cached(INSERT)?.execute(named_params! {
-        ":id": id,
-        ":model": model.name,
-        ":version": model.version,
-        ":digest": model.digest,
-        ":topic": source.topic,
-        ":partition": source.partition,
-        ":offset": offset,
-        ":input_digest": input.digest,
-        ":truth": input.label,
-        ":published_us": input.published_us,
-        ":label": outputs.label,
-        ":probability": f64::from(outputs.probability),
-        ":probabilities": probabilities,
-        ":queued_us": queued_us,
-        ":computing_us": computing_us,
-        ":total_us": total_us,
-        ":persisted_us": now,
-    })?;
+    // By position, in the order of the columns: finding names costs more than the insertion.
+    let inserted = transaction.prepare_cached(INSERT)?.execute(params![
+        id,
+        model.name,
+        model.version,
+        model.digest,
+        source.topic,
+        source.partition,
+        offset,
+        input.digest,
+        input.label,
+        input.published_us,
+        outputs.label,
+        f64::from(outputs.probability),
+        probabilities,
+        queued_us,
+        computing_us,
+        total_us,
+        now,
+    ])?;
     if inserted > 0 {
         return Ok(Verdict::Persisted);
     }
