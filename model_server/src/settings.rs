@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use broker::config::{Environment, File, Section};
-use broker::{Broker, BrokerExt, Policy, Result, Topic, TopicSpec, factory};
+use broker::{Broker, BrokerExt, Group, Policy, Result, Topic, TopicSpec, factory};
 use modelling::{Labels, Options, Precision, Runtime};
 
 use crate::queue;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub model: Model,
     /// `[app2] database`: the SQLite file of the predictions.
     pub database: PathBuf,
+    /// `[app2] group`: the group that shares out the predictions.
+    pub app2_group: Group,
 }
 
 /// The names of the topics, and how many partitions a topic gets when it is made.
@@ -47,6 +49,8 @@ pub struct Topics {
 /// Which model serves, and how.
 #[derive(Debug, Clone)]
 pub struct Model {
+    /// The group that shares out the images.
+    pub group: Group,
     /// The model file; for `precision = int8` the sibling `NAME.int8.onnx` serves.
     pub path: PathBuf,
     /// Its name in results; the file's stem where absent.
@@ -71,13 +75,15 @@ impl Settings {
 
     /// Checks a file that was read.
     pub fn from_file(file: &File) -> Result<Self> {
+        let (database, app2_group) = app2(file.section("app2"))?;
         let settings = Self {
             broker: factory::Config::from_file(file)?,
             topics: Topics::from_section(file.section("topics"))?,
             attempts_max: attempts(file.section("delivery"))?,
             queue: queue::Config::from_file(file)?,
             model: Model::from_section(file.section("model"))?,
-            database: database(file.section("app2"))?,
+            database,
+            app2_group,
         };
         file.finish()?;
         Ok(settings)
@@ -132,6 +138,7 @@ impl Model {
         let (two, batch) =
             (NonZeroUsize::MIN.saturating_add(1), NonZeroUsize::MIN.saturating_add(63));
         let model = Self {
+            group: section.take_or("group", Group::new("model-server")?)?,
             path: section.require("path")?,
             name: section.take("name")?,
             version: section.take("version")?,
@@ -162,8 +169,9 @@ fn attempts(mut section: Section) -> Result<u32> {
     Ok(attempts)
 }
 
-fn database(mut section: Section) -> Result<PathBuf> {
+fn app2(mut section: Section) -> Result<(PathBuf, Group)> {
     let database = section.take_or("database", PathBuf::from("forebay-data/predictions.db"))?;
+    let group = section.take_or("group", Group::new("app2")?)?;
     section.finish()?;
-    Ok(database)
+    Ok((database, group))
 }

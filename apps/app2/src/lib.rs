@@ -10,13 +10,10 @@ pub mod report;
 
 use std::time::Duration;
 
-use broker::{AckToken, Consumer, Delivery, Group, Limit, Outcome, Subscription};
+use broker::{AckToken, Consumer, Delivery, Limit, Outcome, Subscription};
 use database::{Database, Verdict};
 use model_server::process::{self, Failure, Meter, Patience, Reason, Shutdown};
 use model_server::settings::Settings;
-
-/// The group that shares out the predictions.
-pub const GROUP: &str = "app2";
 
 /// The most predictions in one transaction.
 const BATCH_MAX: usize = 512;
@@ -29,7 +26,7 @@ pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure>
     let database = blocking(move || Database::open(&path)).await??;
     let broker = settings.connect().await?;
     tracing::info!(database = ?settings.database, broker = settings.broker.kind(), "ready");
-    let subscription = Subscription::group(&settings.topics.predictions, &Group::new(GROUP)?);
+    let subscription = Subscription::group(&settings.topics.predictions, &settings.app2_group);
     let mut persister = Persister {
         consumer: broker.subscribe(subscription).await?,
         database: Some(database),

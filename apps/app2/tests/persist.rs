@@ -56,7 +56,7 @@ impl Stage {
         let (ask, shutdown) = Shutdown::manual();
         let settings = self.settings.clone();
         let run = tokio::spawn(async move { app2::run(&settings, shutdown).await });
-        let group = Group::new(app2::GROUP).unwrap();
+        let group = Group::new("app2").unwrap();
         let settled = async {
             loop {
                 let lag = self.broker.lag(&self.settings.topics.predictions, &group).await.unwrap();

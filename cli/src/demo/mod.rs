@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use app2::report::Report;
 use clap::value_parser;
 use model_server::process::{Failure, Reason};
-use model_server::subscriber;
 
 use crate::output;
 use crate::signals::Signals;
@@ -143,7 +142,7 @@ async fn drive(
 
 async fn wait_until_ready(fleet: &mut Fleet, observer: &Observer) -> Result<(), Failure> {
     let until = Instant::now() + READY_MAX;
-    while !observer.are_there(&[subscriber::GROUP, app2::GROUP]).await? && Instant::now() < until {
+    while !observer.is_served().await? && Instant::now() < until {
         fleet.is_all_published()?;
         tokio::time::sleep(TICK).await;
     }

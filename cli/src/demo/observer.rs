@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, Delivery, Event, Group, Limit, Subscription, Topic};
+use model_server::prediction;
 use model_server::process::{Failure, Reason};
 use model_server::settings::{Settings, Topics};
-use model_server::{prediction, subscriber};
 use rusqlite::{Connection, OpenFlags};
 
 use super::stages::Counts;
@@ -23,6 +23,7 @@ pub(super) struct Observer {
     broker: Arc<dyn Broker>,
     topics: Topics,
     model_server: Group,
+    app2: Group,
     database: PathBuf,
     /// Open once the database is there.
     connection: Option<Connection>,
@@ -33,7 +34,8 @@ impl Observer {
         Ok(Self {
             broker,
             topics: settings.topics.clone(),
-            model_server: Group::new(subscriber::GROUP)?,
+            model_server: settings.model.group.clone(),
+            app2: settings.app2_group.clone(),
             database: settings.database.clone(),
             connection: None,
         })
@@ -61,10 +63,10 @@ impl Observer {
         self.ids(&self.topics.dead_letters, dead_id).await
     }
 
-    /// Whether each of the groups has a member or a position.
-    pub(super) async fn are_there(&self, groups: &[&str]) -> Result<bool, Failure> {
+    /// Whether both groups have a member or a position.
+    pub(super) async fn is_served(&self) -> Result<bool, Failure> {
         let there = self.broker.admin().groups().await?;
-        Ok(groups.iter().all(|name| there.iter().any(|group| group.as_str() == *name)))
+        Ok(there.contains(&self.model_server) && there.contains(&self.app2))
     }
 
     async fn messages(&self, topic: &Topic) -> Result<u64, Failure> {

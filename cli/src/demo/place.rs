@@ -131,6 +131,8 @@ fn redirect(ini: &mut Ini, directory: &Path, run: &str) {
     ini.set("embedded", "durability", "normal");
     ini.set("app2", "database", &database(directory).to_string_lossy());
     ini.set("queue", "name", &format!("results-queue-{run}"));
+    ini.set("model", "group", &format!("model-server-{run}"));
+    ini.set("app2", "group", &format!("app2-{run}"));
     ini.set("topics", "images", &format!("images-{run}"));
     ini.set("topics", "predictions", &format!("predictions-{run}"));
     ini.set("topics", "dead_letters", &format!("dead-letters-{run}"));

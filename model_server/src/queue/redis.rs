@@ -71,7 +71,9 @@ fn translate(error: RedisError) -> Error {
         ErrorKind::Timeout
     } else if error.is_io_error() || error.is_connection_dropped() || error.is_cluster_error() {
         ErrorKind::Unavailable
-    } else if matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM")) {
+    } else if error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+    {
         ErrorKind::PermissionDenied
     } else {
         ErrorKind::Unexpected

@@ -11,7 +11,7 @@ mod workers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{AckToken, Broker, Consumer, Error, ErrorKind, Group, Limit, Outcome, Subscription};
+use broker::{AckToken, Broker, Consumer, Error, ErrorKind, Limit, Outcome, Subscription};
 use futures::FutureExt;
 use futures::stream::{FuturesOrdered, StreamExt};
 
@@ -26,8 +26,6 @@ use crate::settings::Settings;
 const RECEIVE_WAIT: Duration = Duration::from_secs(1);
 /// The most batches that are pushed and settled as one step.
 const STEP_BATCHES_MAX: usize = 16;
-/// The group that shares out the images.
-pub const GROUP: &str = "model-server";
 
 /// Runs until it is asked to end, then drains what is in flight.
 pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure> {
@@ -36,8 +34,7 @@ pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure>
     // Loaded before joining the group, so that no partition waits for it.
     let workers = Workers::start(settings, entry_limit(&broker, inlet.as_ref())).await?;
     tracing::info!(model = %workers.model(), broker = settings.broker.kind(), "ready");
-    let group = Group::new(GROUP)?;
-    let subscription = Subscription::group(&settings.topics.images, &group);
+    let subscription = Subscription::group(&settings.topics.images, &settings.model.group);
     let mut subscriber = Subscriber {
         consumer: broker.subscribe(subscription.clone()).await?,
         broker: broker.clone(),
