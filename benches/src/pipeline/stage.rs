@@ -105,7 +105,7 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// All that is not said here has its default.
+    /// All that is not said here has its default, or is so in config/kafka.ini.
     fn text(&self) -> String {
         let (kind, durability) = match self.backend {
             Backend::Embedded(durability) => ("embedded", format!("durability = {durability}")),
@@ -115,7 +115,7 @@ impl<'a> Stage<'a> {
         format!(
             "[broker]\nkind = {kind}\n\
              [embedded]\ndirectory = {store}\n{durability}\n\
-             [kafka]\nbootstrap.servers = {servers}\n\
+             [kafka]\nbootstrap.servers = {servers}\nlinger.ms = 5\n\
              [topics]\nimages = {images}\npredictions = {predictions}\n\
              dead_letters = {dead_letters}\n\
              [model]\npath = {model}\n\
