@@ -37,6 +37,8 @@ pub(super) struct Assigned {
     /// Tells this assignment's tokens from those of another.
     pub(super) assignment: u64,
     pub(super) giving_back: bool,
+    /// Its first delivery was counted.
+    started: bool,
     /// For a reader: where the partition ended when it subscribed.
     end: u64,
 }
@@ -57,6 +59,8 @@ pub(super) struct EmbeddedConsumer {
     /// An event came that no `receive` has returned for.
     news: bool,
     caught_up: bool,
+    /// The partition that delivers first, in turn, so that a full one starves no other.
+    turn: usize,
 }
 
 fn next_assignment() -> u64 {
@@ -98,7 +102,7 @@ impl EmbeddedConsumer {
         for (number, (start, end)) in bounds.into_iter().enumerate() {
             let partition = consumer.topic.partitions[number];
             let number = number as u32;
-            let claimed = Claimed { number, partition, committed: start, generation: 0, starts: 1 };
+            let claimed = Claimed { number, partition, committed: start, generation: 0, starts: 0 };
             consumer.assign(claimed, end);
         }
         Ok(consumer)
@@ -111,8 +115,8 @@ impl EmbeddedConsumer {
         membership: Option<Membership>,
     ) -> Self {
         let (partitions, events) = (BTreeMap::new(), Vec::new());
-        let (news, caught_up) = (false, false);
-        Self { inner, subscription, topic, membership, partitions, events, news, caught_up }
+        let (news, caught_up, turn) = (false, false, 0);
+        Self { inner, subscription, topic, membership, partitions, events, news, caught_up, turn }
     }
 
     /// Notes an event; the oldest go where nobody ever takes them.
@@ -126,35 +130,74 @@ impl EmbeddedConsumer {
 
     pub(super) fn assign(&mut self, claimed: Claimed, end: u64) {
         let bounds = Bounds::from(&self.subscription);
-        let attempts = claimed.starts.saturating_sub(1);
         let assigned = Assigned {
             row: claimed.partition,
-            window: Window::new(bounds, claimed.committed, attempts),
+            window: Window::new(bounds, claimed.committed, claimed.starts),
             generation: claimed.generation,
             committed: claimed.committed,
             assignment: next_assignment(),
             giving_back: false,
+            started: false,
             end,
         };
         self.partitions.insert(claimed.number, assigned);
     }
 
+    /// The numbers of the partitions in the order of their turns.
+    fn turns(&self) -> impl Iterator<Item = u32> + use<> {
+        let mut numbers: Vec<u32> = self.partitions.keys().copied().collect();
+        let turn = self.turn.checked_rem(numbers.len()).unwrap_or(0);
+        numbers.rotate_left(turn);
+        numbers.into_iter()
+    }
+
+    /// Counts the first delivery of the partitions that `deliver` is about to reach. It is
+    /// durable before anyone sees the message, which may kill its consumer.
+    async fn count_starts(&mut self, limit: usize) -> Result<()> {
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let (mut given, mut fresh, mut rows) = (0, Vec::new(), Vec::new());
+        for number in self.turns() {
+            let assigned = &self.partitions[&number];
+            let ready = if assigned.giving_back { 0 } else { assigned.window.ready() };
+            if given < limit && ready > 0 && !assigned.started {
+                fresh.push(number);
+                rows.push((assigned.row, assigned.generation));
+            }
+            given += ready;
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let group = membership.group.clone();
+        let counted = self
+            .inner
+            .writer
+            .write(move |connection| membership::count_starts(connection, group.as_str(), &rows));
+        counted.await?;
+        for number in fresh {
+            self.partitions.entry(number).and_modify(|assigned| assigned.started = true);
+        }
+        Ok(())
+    }
+
     fn deliver(&mut self, limit: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut all = Vec::new();
-        for (number, assigned) in &mut self.partitions {
+        for number in self.turns() {
+            let Some(assigned) = self.partitions.get_mut(&number) else { continue };
             let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
             if assigned.giving_back || all.len() >= limit {
                 continue;
             }
             let room = limit - all.len();
             assigned.window.deliver(now, room, |offset, attempt, message| {
-                let position = Position::new(*number, offset);
+                let position = Position::new(number, offset);
                 let topic = topic.clone();
                 let token = AckToken { topic, position, attempt, assignment, message };
                 all.push(Delivery::new(token));
             });
         }
+        self.turn = self.turn.wrapping_add(1);
         if self.membership.is_none() {
             self.forget(&all);
         }
@@ -294,6 +337,7 @@ impl Consumer for EmbeddedConsumer {
         loop {
             self.inner.check_open()?;
             self.look_at_group().await?;
+            self.count_starts(limit.messages).await?;
             let deliveries = self.deliver(limit.messages);
             self.note_caught_up();
             let news = std::mem::take(&mut self.news);
@@ -396,7 +440,7 @@ impl EmbeddedConsumer {
             let message = "the partition went to another member";
             return Err(Error::new(ErrorKind::Fenced, "seek", message).with("partition", number));
         }
-        let claimed = Claimed { number, partition, committed, generation, starts: 1 };
+        let claimed = Claimed { number, partition, committed, generation, starts: 0 };
         self.assign(claimed, end);
         Ok(())
     }

@@ -197,7 +197,7 @@ pub(super) struct Claimed {
     pub(super) partition: i64,
     pub(super) committed: u64,
     pub(super) generation: i64,
-    /// How often the message at `committed` was reached by owners that died since.
+    /// How many owners delivered from `committed` on and died before it moved.
     pub(super) starts: u32,
 }
 
@@ -213,24 +213,40 @@ pub(super) fn claim(
         .prepare_cached("SELECT committed, owner FROM positions WHERE grp = ?1 AND partition = ?2")?
         .query_row(params![group, partition], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let again = matches!(&found, Some((_, Some(owner))) if owner == me);
     let committed = match found {
-        Some((_, Some(_))) if !again => return Ok(None),
+        Some((_, Some(owner))) if owner != me => return Ok(None),
         Some((committed, _)) => committed,
         None => resolve(connection, partition, start)? as i64,
     };
     let (generation, starts) = connection
         .prepare_cached(
-            "INSERT INTO positions (grp, partition, committed, owner, generation, starts)
-             VALUES (?1, ?2, ?3, ?4, 1, 1)
+            "INSERT INTO positions (grp, partition, committed, owner, generation)
+             VALUES (?1, ?2, ?3, ?4, 1)
              ON CONFLICT (grp, partition) DO UPDATE SET
-                 owner = excluded.owner, generation = generation + 1, starts = starts + ?5
+                 owner = excluded.owner, generation = generation + 1
              RETURNING generation, starts",
         )?
-        .query_row(params![group, partition, committed, me, i64::from(!again)], |row| {
+        .query_row(params![group, partition, committed, me], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     Ok(Some(Claimed { number, partition, committed: committed as u64, generation, starts }))
+}
+
+/// Counts that the owner of some partitions is about to deliver from where they stand, so that
+/// a message which kills its consumers is found out. Owners that die before count for nothing.
+pub(super) fn count_starts(
+    connection: &Connection,
+    group: &str,
+    partitions: &[(i64, i64)],
+) -> Result<(), Failure> {
+    let mut count = connection.prepare_cached(
+        "UPDATE positions SET starts = starts + 1
+         WHERE grp = ?1 AND partition = ?2 AND generation = ?3 AND owner IS NOT NULL",
+    )?;
+    for (partition, generation) in partitions {
+        count.execute(params![group, partition, generation])?;
+    }
+    Ok(())
 }
 
 /// The offset that a start means in a partition.
@@ -371,6 +387,34 @@ mod tests {
             plan("b", &live, &owned, &held(&[1])),
             Plan { claim: vec![0], give_back: vec![] }
         );
+    }
+
+    #[test]
+    fn only_owners_that_delivered_are_counted() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(super::super::schema::TABLES).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO topics VALUES (1, 't', 0, 0);
+                 INSERT INTO partitions (id, topic, number, bytes_max) VALUES (1, 1, 0, 0);",
+            )
+            .unwrap();
+        let claim = || {
+            let claimed = claim(&connection, "me", "group", (0, 1), Start::Earliest).unwrap();
+            claimed.unwrap()
+        };
+        let die = || remove(&connection, "me", false).unwrap();
+        for _ in 0..9 {
+            assert_eq!(claim().starts, 0);
+            die();
+        }
+        for starts in 0..3 {
+            let claimed = claim();
+            assert_eq!(claimed.starts, starts);
+            count_starts(&connection, "group", &[(1, claimed.generation)]).unwrap();
+            count_starts(&connection, "group", &[(1, claimed.generation - 1)]).unwrap();
+            die();
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ const FORMAT: i64 = 1;
 /// A partition's rows begin at its id shifted by this; the rest is the batch's first offset.
 pub(super) const OFFSET_BITS: u32 = 40;
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE topics (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

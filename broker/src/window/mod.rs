@@ -119,6 +119,11 @@ impl Window {
         self.bounds.bytes_max.saturating_sub(self.bytes)
     }
 
+    /// How many messages `deliver` may give out at most, as far as is known without the time.
+    pub(crate) fn ready(&self) -> usize {
+        self.due.len() + self.entries.len() - self.offered
+    }
+
     /// Whether a delivery is out and unsettled.
     pub(crate) fn in_flight(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.state, State::InFlight { .. }))

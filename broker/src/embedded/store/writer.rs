@@ -19,6 +19,7 @@ const GROUP_MAX: usize = 256;
 const QUEUE_MAX: usize = 1024;
 
 /// Why a job wrote nothing.
+#[derive(Debug)]
 pub(in crate::embedded) enum Failure {
     /// The job checked before it wrote, and refused; the others of its group go on.
     Refused(Error),
