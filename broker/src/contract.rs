@@ -10,7 +10,7 @@ use crate::delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::name::{Group, Topic};
-use crate::subscription::{Event, Limit, Seek, Subscription};
+use crate::subscription::{Event, Limit, Seek, Start, Subscription};
 
 /// What became of one published message.
 #[derive(Debug)]
@@ -142,6 +142,23 @@ pub trait Admin: Send + Sync {
 
     /// All groups that hold a position or have members, by name.
     async fn groups(&self) -> Result<Vec<Group>>;
+
+    /// A group's members and the topics that it has positions in; `NotFound` for a group that
+    /// has neither.
+    async fn describe_group(&self, group: &Group) -> Result<GroupDescription>;
+
+    /// The offset that `start` stands for in each partition now; nothing is changed.
+    /// `Unsupported` without `offset_seek`.
+    async fn resolve(&self, topic: &Topic, start: Start) -> Result<Vec<Position>>;
+
+    /// Moves a group's positions in `topic`; partitions that are not named keep theirs. Durable
+    /// when it returns. `InUse` while the group has members on the topic, `Unsupported` without
+    /// `offset_seek`.
+    async fn reset_group(&self, group: &Group, topic: &Topic, to: &[Position]) -> Result<()>;
+
+    /// Forgets a group with all its positions; `InUse` while it has members, `NotFound` where
+    /// there is none.
+    async fn delete_group(&self, group: &Group) -> Result<()>;
 }
 
 /// A topic to be made.
@@ -155,12 +172,22 @@ pub struct TopicSpec {
     pub retention: Option<Duration>,
     /// How many bytes each partition keeps; the backend's default where absent.
     pub retention_bytes: Option<u64>,
+    /// Whether only the last message of each key is kept in the long run, and none is deleted
+    /// for its age; a [`Message::tombstone`] lets its key go. `Unsupported` without `compaction`.
+    pub compacted: bool,
 }
 
 impl TopicSpec {
     /// A topic with the backend's default retention.
     pub fn new(topic: &Topic, partitions: u32) -> Self {
-        Self { topic: topic.clone(), partitions, retention: None, retention_bytes: None }
+        let (retention, retention_bytes) = (None, None);
+        Self { topic: topic.clone(), partitions, retention, retention_bytes, compacted: false }
+    }
+
+    /// The same topic, keeping only the last message of each key.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        Self { compacted: true, ..self }
     }
 }
 
@@ -182,6 +209,26 @@ pub struct PartitionDescription {
     pub start: u64,
     /// The offset that the next message gets.
     pub end: u64,
+}
+
+/// What is known of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Its name.
+    pub group: Group,
+    /// Its members, by name.
+    pub members: Vec<MemberDescription>,
+    /// The topics that it has positions in or members on, by name.
+    pub topics: Vec<Topic>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// What the backend calls it.
+    pub name: String,
+    /// The partitions that are its own.
+    pub partitions: Vec<(Topic, u32)>,
 }
 
 /// How far a group is behind.

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A message or batch is over a limit.
     TooLarge,
+    /// The group has members, and what was asked is only for one that has none.
+    InUse,
     /// Another owner took over: the token, member or producer is stale.
     Fenced,
     /// A size bound is reached; try again when readers or retention made room.
@@ -52,6 +54,7 @@ impl ErrorKind {
             Self::PermissionDenied => "permission denied",
             Self::Unsupported => "unsupported",
             Self::TooLarge => "too large",
+            Self::InUse => "in use",
             Self::Fenced => "fenced",
             Self::Throttled => "throttled",
             Self::StorageFull => "storage full",

@@ -22,8 +22,8 @@ mod window;
 
 pub use capabilities::{Attempts, Capabilities};
 pub use contract::{
-    Admin, Broker, Consumer, PartitionDescription, PartitionLag, Published, TopicDescription,
-    TopicSpec, Transaction,
+    Admin, Broker, Consumer, GroupDescription, MemberDescription, PartitionDescription,
+    PartitionLag, Published, TopicDescription, TopicSpec, Transaction,
 };
 pub use delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
 pub use error::{Error, ErrorKind, Result};

@@ -48,6 +48,17 @@ impl Message {
         Self { payload: payload.into(), ..Self::default() }
     }
 
+    /// A message that lets its key go from a compacted topic: without a payload, and marked by
+    /// a header. On Kafka it is a message whose value is null, and each such message is one.
+    pub fn tombstone(key: impl Into<Bytes>) -> Self {
+        Self::new(Bytes::new()).with_key(key).with_header(TOMBSTONE, [])
+    }
+
+    /// Whether this message lets its key go.
+    pub fn is_tombstone(&self) -> bool {
+        self.payload.is_empty() && self.headers.get(TOMBSTONE).is_some()
+    }
+
     /// Sets the key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
@@ -74,6 +85,9 @@ impl Message {
         self.key.as_ref().map_or(0, Bytes::len) + self.payload.len() + headers
     }
 }
+
+/// The header that marks a tombstone.
+pub(crate) const TOMBSTONE: &str = "tombstone";
 
 /// What the names of the headers begin with that a dead letter adds.
 pub(crate) const DEAD_LETTER_PREFIX: &str = "dead-letter-";

@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::contract::{Broker, Consumer};
-use crate::subscription::{Policy, Subscription};
+use crate::policy::Policy;
+use crate::subscription::Subscription;
 
 pub mod absent;
 pub mod admin;
@@ -139,6 +140,10 @@ macro_rules! conformance_tests {
                 topics_are_listed_by_name,
                 groups_are_listed_by_name,
                 lag_counts_what_a_group_has_before_it,
+                a_group_is_described_with_its_members,
+                starts_are_resolved_to_offsets,
+                a_stopped_group_is_reset,
+                a_stopped_group_is_deleted,
             ]
             transactions: [
                 a_commit_publishes_and_settles_as_one,

@@ -16,10 +16,7 @@ use super::membership::{self, Member};
 use super::schema;
 use super::store::{Reader, Writer};
 use crate::capabilities::{Attempts, Capabilities};
-use crate::contract::{
-    Admin, Broker, Consumer, PartitionDescription, PartitionLag, Published, TopicDescription,
-    TopicSpec,
-};
+use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::{Group, Topic};
@@ -42,7 +39,7 @@ pub(super) struct Inner {
 
 /// The broker; see the module.
 pub(super) struct Embedded {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Renews leases and deletes what retention lets go; ends with the broker.
     upkeep: tokio::task::JoinHandle<()>,
 }
@@ -104,8 +101,13 @@ impl Inner {
         self.look_up(topic).await
     }
 
+    /// Forgets what is known of a topic.
+    pub(super) fn forget(&self, topic: &Topic) {
+        lock(&self.topics).remove(topic);
+    }
+
     /// Finds a topic in the database, not in memory: another process may have made it anew.
-    async fn look_up(&self, topic: &Topic) -> Result<Arc<TopicRow>> {
+    pub(super) async fn look_up(&self, topic: &Topic) -> Result<Arc<TopicRow>> {
         self.check_open()?;
         let wanted = topic.clone();
         let row = self.reader.query(move |connection| log::topic_row(connection, &wanted)).await?;
@@ -298,71 +300,6 @@ fn lag_row(row: &rusqlite::Row<'_>) -> Result<PartitionLag, rusqlite::Error> {
         end: end as u64,
         behind: (end - from).max(0) as u64,
     })
-}
-
-#[async_trait]
-impl Admin for Embedded {
-    async fn create_topic(&self, spec: &TopicSpec) -> Result<()> {
-        self.inner.check_open()?;
-        if spec.partitions == 0 {
-            let message = "a topic needs at least one partition";
-            let error = Error::new(ErrorKind::ConfigInvalid, "create topic", message);
-            return Err(error.with("topic", &spec.topic));
-        }
-        let config = &self.inner.config;
-        let retention = spec.retention.unwrap_or(config.retention).as_millis();
-        let retention = i64::try_from(retention).unwrap_or(i64::MAX / 2);
-        let bytes = spec.retention_bytes.unwrap_or(config.retention_bytes);
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let spec = spec.clone();
-        self.inner.writer.write(move |c| log::create_topic(c, &spec, retention, bytes)).await
-    }
-
-    async fn delete_topic(&self, topic: &Topic) -> Result<()> {
-        self.inner.check_open()?;
-        lock(&self.inner.topics).remove(topic);
-        let topic = topic.clone();
-        self.inner.writer.write(move |connection| log::delete_topic(connection, &topic)).await
-    }
-
-    async fn describe(&self, topic: &Topic) -> Result<TopicDescription> {
-        let row = self.inner.look_up(topic).await?;
-        let partitions = self.inner.reader.query(move |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT number, start, next FROM partitions WHERE topic = ?1 ORDER BY number",
-                )?
-                .query_map([row.id], |row| {
-                    let (start, end): (i64, i64) = (row.get(1)?, row.get(2)?);
-                    let partition = row.get(0)?;
-                    Ok(PartitionDescription { partition, start: start as u64, end: end as u64 })
-                })?
-                .collect()
-        });
-        Ok(TopicDescription { topic: topic.clone(), partitions: partitions.await? })
-    }
-
-    async fn list(&self) -> Result<Vec<Topic>> {
-        self.inner.check_open()?;
-        let names = self.inner.names("SELECT name FROM topics ORDER BY name").await?;
-        names.iter().map(|name| Topic::new(name)).collect()
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>> {
-        self.inner.check_open()?;
-        let query = "SELECT grp FROM positions UNION SELECT grp FROM members ORDER BY 1";
-        let names = self.inner.names(query).await?;
-        names.iter().map(|name| Group::new(name)).collect()
-    }
-}
-
-impl Inner {
-    async fn names(&self, query: &'static str) -> Result<Vec<String>> {
-        let names = self.reader.query(move |connection| {
-            connection.prepare_cached(query)?.query_map([], |row| row.get(0))?.collect()
-        });
-        names.await
-    }
 }
 
 impl Drop for Embedded {

@@ -93,6 +93,11 @@ pub(super) struct MemberRow {
 }
 
 impl MemberRow {
+    /// From the columns name, boot and lease_until.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self { name: row.get(0)?, boot: row.get(1)?, lease_until: row.get(2)? })
+    }
+
     /// Whether its process died or its lease ran out.
     pub(super) fn is_dead(&self, directory: &Path, boot: &str) -> bool {
         if self.boot != boot || self.lease_until < monotonic_nanos() {
@@ -146,9 +151,7 @@ pub(super) fn view(
         .prepare_cached(
             "SELECT name, boot, lease_until FROM members WHERE grp = ?1 AND topic = ?2 ORDER BY name",
         )?
-        .query_map(params![group, topic], |row| {
-            Ok(MemberRow { name: row.get(0)?, boot: row.get(1)?, lease_until: row.get(2)? })
-        })?
+        .query_map(params![group, topic], MemberRow::read)?
         .collect::<Result<_, _>>()?;
     let owners = connection
         .prepare_cached(

@@ -6,11 +6,13 @@
 //! file; offsets are given inside that transaction, so readers see no gaps. One more thread
 //! polls for all consumers of the process.
 
+mod admin;
 mod broker;
 mod config;
 mod consumer;
 mod error;
 mod frame;
+mod groups;
 mod log;
 mod membership;
 mod schema;

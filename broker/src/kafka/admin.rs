@@ -15,9 +15,11 @@ use super::control::blocking;
 use super::error::{from_code, translate};
 use super::log::LogContext;
 use super::start::{self, ASK_TIMEOUT};
-use crate::contract::{Admin, PartitionDescription, TopicDescription, TopicSpec};
+use crate::contract::{Admin, GroupDescription, PartitionDescription, TopicDescription, TopicSpec};
+use crate::delivery::Position;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{Group, Topic};
+use crate::subscription::Start;
 
 /// How long a change of the topics may take to be seen.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
@@ -140,5 +142,25 @@ impl Admin for KafkaBroker {
             Ok(names.filter_map(|name| Group::new(name).ok()).collect::<BTreeSet<_>>())
         });
         Ok(groups.await?.into_iter().collect())
+    }
+
+    async fn describe_group(&self, group: &Group) -> Result<GroupDescription> {
+        self.inner.check_open("describe group")?;
+        Err(Error::new(ErrorKind::Unsupported, "describe group", "").with("group", group))
+    }
+
+    async fn resolve(&self, topic: &Topic, _start: Start) -> Result<Vec<Position>> {
+        self.inner.check_open("resolve")?;
+        Err(Error::new(ErrorKind::Unsupported, "resolve", "").with("topic", topic))
+    }
+
+    async fn reset_group(&self, group: &Group, _topic: &Topic, _to: &[Position]) -> Result<()> {
+        self.inner.check_open("reset group")?;
+        Err(Error::new(ErrorKind::Unsupported, "reset group", "").with("group", group))
+    }
+
+    async fn delete_group(&self, group: &Group) -> Result<()> {
+        self.inner.check_open("delete group")?;
+        Err(Error::new(ErrorKind::Unsupported, "delete group", "").with("group", group))
     }
 }
