@@ -10,7 +10,7 @@ use crate::contract::Broker;
 use crate::embedded;
 use crate::error::Result;
 use crate::layers::Delivery;
-use crate::subscription::Policy;
+use crate::policy::Policy;
 
 /// A checked choice of backend, not yet connected.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ pub mod layers;
 mod message;
 mod name;
 mod partition;
+mod policy;
 mod subscription;
 mod window;
 
@@ -31,4 +32,5 @@ pub use ext::BrokerExt;
 pub use message::{Headers, Message, Timestamp};
 pub use name::{Group, NAME_LENGTH_MAX, Topic};
 pub use partition::partition_of;
-pub use subscription::{Event, Limit, Policy, Seek, Start, Subscription};
+pub use policy::{Backoff, Failure, Policy, Retryable};
+pub use subscription::{Event, Limit, Seek, Start, Subscription};

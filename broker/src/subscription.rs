@@ -1,9 +1,10 @@
-//! What a consumer asks for, and how failed messages are treated.
+//! What a consumer asks for.
 
 use std::time::Duration;
 
 use crate::message::Timestamp;
 use crate::name::{Group, Topic};
+use crate::policy::Policy;
 
 /// A wish to consume a topic.
 #[derive(Debug, Clone)]
@@ -104,21 +105,6 @@ impl Limit {
     /// At most `messages`, waiting up to `wait` for the first.
     pub const fn new(messages: usize, wait: Duration) -> Self {
         Self { messages, wait }
-    }
-}
-
-/// What becomes of deliveries that fail: one object, so that it cannot be stacked wrongly.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// How often a message is delivered before it counts as dead.
-    pub attempts_max: u32,
-    /// Where rejected and dead messages go.
-    pub dead_letters: Option<Topic>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { attempts_max: 5, dead_letters: None }
     }
 }
 

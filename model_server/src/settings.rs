@@ -21,8 +21,8 @@ pub struct Settings {
     pub broker: factory::Config,
     /// `[topics]`.
     pub topics: Topics,
-    /// `[delivery] attempts`: how often a message is delivered before it counts as dead.
-    pub attempts_max: u32,
+    /// `[delivery]`: how failures are treated.
+    pub policy: Policy,
     /// `[queue]`.
     pub queue: queue::Config,
     /// `[model]`.
@@ -79,7 +79,7 @@ impl Settings {
         let settings = Self {
             broker: factory::Config::from_file(file)?,
             topics: Topics::from_section(file.section("topics"))?,
-            attempts_max: attempts(file.section("delivery"))?,
+            policy: Policy::from_section(file.section("delivery"))?,
             queue: queue::Config::from_file(file)?,
             model: Model::from_section(file.section("model"))?,
             database,
@@ -91,10 +91,7 @@ impl Settings {
 
     /// Connects to the broker and makes the topics that are missing.
     pub async fn connect(&self) -> Result<Arc<dyn Broker>> {
-        let policy = Policy {
-            attempts_max: self.attempts_max,
-            dead_letters: Some(self.topics.dead_letters.clone()),
-        };
+        let policy = self.policy.clone().with_dead_letters(&self.topics.dead_letters);
         let broker = self.broker.clone().connect(policy).await?;
         self.topics.ensure(broker.as_ref()).await?;
         Ok(broker)
@@ -159,14 +156,6 @@ impl Model {
         section.finish()?;
         Ok(model)
     }
-}
-
-fn attempts(mut section: Section) -> Result<u32> {
-    let default = Policy::default().attempts_max;
-    let default = NonZeroU32::new(default).unwrap_or(NonZeroU32::MIN);
-    let attempts = section.take_or("attempts", default)?.get();
-    section.finish()?;
-    Ok(attempts)
 }
 
 fn app2(mut section: Section) -> Result<(PathBuf, Group)> {

@@ -8,7 +8,8 @@ use crate::delivery::{Delivery, Outcome};
 use crate::error::ErrorKind;
 use crate::message::Message;
 use crate::name::Topic;
-use crate::subscription::{Policy, Subscription};
+use crate::policy::Policy;
+use crate::subscription::Subscription;
 
 /// A stage on the delivery layer with a topic for its dead letters, named in each
 /// subscription; the layer's own default has none.
@@ -22,7 +23,7 @@ impl Morgue {
     async fn new(harness: &dyn Harness, attempts_max: u32) -> Self {
         let stage = Stage::layered(harness, Policy::default()).await;
         let dead_letters = make_topic(&stage.broker, 1).await;
-        let policy = Policy { attempts_max, dead_letters: Some(dead_letters.clone()) };
+        let policy = Policy::default().with_attempts(attempts_max).with_dead_letters(&dead_letters);
         Self { stage, policy, dead_letters }
     }
 
@@ -158,7 +159,7 @@ pub async fn the_largest_message_fits_as_a_dead_letter(harness: &dyn Harness) {
 /// Better twice than lost: the token comes back and the message stays.
 pub async fn a_dead_letter_that_is_refused_leaves_its_source_unsettled(harness: &dyn Harness) {
     let stage = Stage::layered(harness, Policy::default()).await;
-    let policy = Policy { attempts_max: 5, dead_letters: Some(unique_topic()) };
+    let policy = Policy::default().with_dead_letters(&unique_topic());
     stage.publish_texts(["bad", "next"]).await;
     let mut member = stage.subscribe(stage.subscription().with_policy(policy)).await;
     let both = outcomes(member.take(2).await, &reject("bad"));
@@ -177,7 +178,7 @@ pub async fn a_dead_letter_that_is_refused_leaves_its_source_unsettled(harness: 
 /// One policy for a whole process, with exceptions where they are asked for.
 pub async fn the_default_policy_serves_where_the_subscription_has_none(harness: &dyn Harness) {
     let dead_letters = make_topic(&harness.broker().await, 1).await;
-    let default = Policy { attempts_max: 1, dead_letters: Some(dead_letters.clone()) };
+    let default = Policy::default().with_attempts(1).with_dead_letters(&dead_letters);
     let stage = Stage::layered(harness, default).await;
     let bodies = ["body", "next"];
     stage.publish(bodies.map(|body| Message::new(body).with_key("key")).to_vec()).await;

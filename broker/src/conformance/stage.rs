@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ext::BrokerExt;
 use crate::message::{Message, Timestamp};
 use crate::name::{Group, Topic};
-use crate::subscription::{Event, Limit, Policy, Subscription};
+use crate::policy::Policy;
+use crate::subscription::{Event, Limit, Subscription};
 
 /// How long to wait for what must come; only a broken backend or machine reaches it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);

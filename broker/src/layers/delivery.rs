@@ -21,7 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ext::BrokerExt;
 use crate::message::Message;
 use crate::name::{Group, Topic};
-use crate::subscription::{Event, Limit, Policy, Seek, Subscription};
+use crate::policy::Policy;
+use crate::subscription::{Event, Limit, Seek, Subscription};
 
 /// How long a dead letter that was refused waits for the next try.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);

@@ -71,7 +71,7 @@ impl Out {
         ensure(&store, topic).await?;
         let group = Group::new(topic.as_str())?;
         // An entry is whole by construction: it is tried until it is published.
-        let policy = Policy { attempts_max: u32::MAX, dead_letters: None };
+        let policy = Policy::default().with_attempts(u32::MAX);
         let subscription = Subscription::group(topic, &group).with_policy(policy);
         Ok(Self { store, subscription, is, consumer: None })
     }
