@@ -8,8 +8,14 @@ use crate::settings::Settings;
 /// How long one look at the queue waits, and so how late the wish to end may be seen.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// Runs until it is asked to end; the step that it is in comes to its end first.
-pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure> {
+/// Runs until it is asked to end; the step that it is in comes to its end first. Where
+/// predictions skip the queue it only waits for that.
+pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Failure> {
+    if settings.model.exactly_once {
+        tracing::info!("[model] exactly_once = true: model_server_sub publishes by itself");
+        shutdown.wanted().await;
+        return Ok(());
+    }
     let broker = settings.connect().await?;
     let mut outlet = settings.queue.outlet(&broker).await?;
     let mut meter = Meter::new("predictions published", None);

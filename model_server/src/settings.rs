@@ -9,7 +9,7 @@ use broker::config::{Environment, File, Section};
 use broker::{Broker, BrokerExt, Group, Policy, Result, Topic, TopicSpec, factory};
 use modelling::{Labels, Options, Precision, Runtime};
 
-use crate::queue;
+use crate::queue::{self, Inlet};
 
 /// The largest `[model] batch`: its results still fit into one message of the queue.
 const BATCH_MAX: usize = 1024;
@@ -65,6 +65,9 @@ pub struct Model {
     pub workers: usize,
     /// The most images that are predicted at once.
     pub batch_max: usize,
+    /// Whether predictions skip the queue: they are published in the transaction that settles
+    /// their images.
+    pub exactly_once: bool,
 }
 
 impl Settings {
@@ -96,6 +99,14 @@ impl Settings {
         self.topics.ensure(broker.as_ref()).await?;
         Ok(broker)
     }
+
+    /// Opens the end where predictions go in: the queue's, or straight to their topic.
+    pub async fn inlet(&self, broker: &Arc<dyn Broker>) -> Result<Box<dyn Inlet>> {
+        if self.model.exactly_once {
+            return queue::skip(broker.as_ref(), &self.topics.predictions);
+        }
+        self.queue.inlet(broker).await
+    }
 }
 
 impl Topics {
@@ -120,8 +131,9 @@ impl Topics {
     }
 
     async fn ensure(&self, broker: &dyn Broker) -> Result<()> {
-        broker.ensure_topic(&TopicSpec::new(&self.images, self.partitions)).await?;
-        broker.ensure_topic(&TopicSpec::new(&self.predictions, self.partitions)).await?;
+        let partitions = if broker.capabilities().partitions { self.partitions } else { 1 };
+        broker.ensure_topic(&TopicSpec::new(&self.images, partitions)).await?;
+        broker.ensure_topic(&TopicSpec::new(&self.predictions, partitions)).await?;
         broker.ensure_topic(&TopicSpec::new(&self.dead_letters, 1)).await
     }
 }
@@ -148,6 +160,7 @@ impl Model {
             },
             workers: section.take_or("workers", two)?.get(),
             batch_max: section.take_or("batch", batch)?.get(),
+            exactly_once: section.take_or("exactly_once", false)?,
         };
         if model.batch_max > BATCH_MAX {
             let message = format!("{} is over the limit of {BATCH_MAX}", model.batch_max);

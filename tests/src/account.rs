@@ -20,6 +20,8 @@ pub struct Account {
     pub repeats_in: usize,
     /// How many messages of the predictions topic repeat an earlier one.
     pub repeats_out: usize,
+    /// How many messages of the predictions topic come from the same place as an earlier one.
+    pub repeats_of_sources: usize,
     /// How many dead letters repeat an earlier one.
     pub repeats_dead: usize,
 }
@@ -51,6 +53,7 @@ impl Account {
         let invented: Vec<_> = out.difference(&images).collect();
         assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), images.len());
         assert!(invented.is_empty(), "{} were never sent: {invented:?}", invented.len());
+        let predictions = read(&predictions);
         check_order(&predictions);
         Self {
             images: images.len(),
@@ -58,17 +61,29 @@ impl Account {
             dead_lettered: dead.len(),
             repeats_in,
             repeats_out,
+            repeats_of_sources: repeats_of_sources(&predictions),
             repeats_dead,
         }
     }
 }
 
+fn read(records: &[Record]) -> Vec<(&Record, Prediction)> {
+    let read = |record: &Record| serde_json::from_slice(&record.message.payload).unwrap();
+    records.iter().map(|record| (record, read(record))).collect()
+}
+
+fn repeats_of_sources(predictions: &[(&Record, Prediction)]) -> usize {
+    let place = |(_, prediction): &(&Record, Prediction)| {
+        (prediction.source.partition, prediction.source.offset)
+    };
+    predictions.len() - predictions.iter().map(place).collect::<BTreeSet<_>>().len()
+}
+
 /// Of each key, what is published for the first time comes in the order of its input.
-fn check_order(predictions: &[Record]) {
+fn check_order(predictions: &[(&Record, Prediction)]) {
     let mut seen = BTreeSet::new();
     let mut last = BTreeMap::new();
-    for record in predictions {
-        let prediction: Prediction = serde_json::from_slice(&record.message.payload).unwrap();
+    for (record, prediction) in predictions {
         if !seen.insert(prediction.id.clone()) {
             continue;
         }
@@ -78,7 +93,7 @@ fn check_order(predictions: &[Record]) {
         let before = last.insert(key.clone(), (place, offset));
         let Some((place_before, offset_before)) = before else { continue };
         assert_eq!(place_before, place, "key {key:?} moved between partitions");
-        let id = prediction.id;
+        let id = &prediction.id;
         assert!(
             offset_before < offset,
             "key {key:?}: {id}, from offset {offset}, comes behind that from {offset_before}",

@@ -6,9 +6,11 @@
 //! entries, in the order they were pushed; others stand by.
 //!
 //! In the embedded store the queue is a topic of one partition. Where that store is the broker
-//! too, push and settlement are one transaction, and so are publication and removal.
+//! too, push and settlement are one transaction, and so are publication and removal. With
+//! `[model] exactly_once = true` there is no queue: see [`skip`].
 
 mod config;
+mod direct;
 mod embedded;
 mod entry;
 #[cfg(feature = "redis")]
@@ -54,6 +56,12 @@ pub trait Outlet: Send {
         topic: &Topic,
         wait: Duration,
     ) -> Result<usize>;
+}
+
+/// The end where results go in that skip the queue: published to `topic` in the transaction
+/// which settles their input. `Unsupported` where the broker has no transactions.
+pub fn skip(broker: &dyn Broker, topic: &Topic) -> Result<Box<dyn Inlet>> {
+    Ok(Box::new(direct::Direct::open(broker, topic)?))
 }
 
 /// Settles what was pushed elsewhere before; the first failure is returned.

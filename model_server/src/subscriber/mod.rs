@@ -1,4 +1,4 @@
-//! The first half of the model server: consume, predict, queue.
+//! The first half of the model server: consume, predict, queue (or publish, in a transaction).
 //!
 //! One task owns the consumer. It hands batches to worker threads, each with a copy of the
 //! model, and takes their results back in the order in which the batches were handed out; what
@@ -30,7 +30,7 @@ const STEP_BATCHES_MAX: usize = 16;
 /// Runs until it is asked to end, then drains what is in flight.
 pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure> {
     let broker = settings.connect().await?;
-    let inlet = settings.queue.inlet(&broker).await?;
+    let inlet = settings.inlet(&broker).await?;
     // Loaded before joining the group, so that no partition waits for it.
     let workers = Workers::start(settings, entry_limit(&broker, inlet.as_ref())).await?;
     tracing::info!(model = %workers.model(), broker = settings.broker.kind(), "ready");

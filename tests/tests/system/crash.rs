@@ -159,6 +159,23 @@ fn kills_lose_and_repeat_nothing_on_embedded() {
 }
 
 #[test]
+fn exactly_once_holds_through_kills_on_embedded() {
+    let _turn = Turn::take();
+    let stage = Stage::embedded(|ini| {
+        ini.set("model", "exactly_once", true);
+    });
+    assert_exactly_once(&crash("embedded, exactly once", &stage));
+}
+
+/// Each message of the images topic has one prediction or one dead letter, though app1 may have
+/// sent an image twice.
+fn assert_exactly_once(account: &Account) {
+    assert_eq!(account.repeats_of_sources, 0, "{account:?}");
+    assert!(account.repeats_out <= account.repeats_in, "{account:?}");
+    assert_eq!(account.repeats_dead, 0, "{account:?}");
+}
+
+#[test]
 fn kills_lose_and_repeat_nothing_on_kafka() {
     let Some(servers) = kafka() else { return };
     let _turn = Turn::take();
