@@ -94,9 +94,24 @@ pub(super) fn give_back(
     list: &TopicPartitionList,
     is_assign: bool,
 ) -> KafkaResult<()> {
-    match (is_cooperative(consumer), is_assign) {
+    let given = match (is_cooperative(consumer), is_assign) {
         (true, true) => consumer.incremental_assign(&TopicPartitionList::new()),
         (true, false) => consumer.incremental_unassign(list),
         (false, _) => consumer.unassign(),
+    };
+    await_stop(consumer);
+    given
+}
+
+/// Waits until librdkafka has stopped the partitions that it was just told to let go. A partition
+/// that is assigned and let go again before that makes it abort the process (2.12.1,
+/// `rd_kafka_assignment_partition_stopped`).
+///
+/// Its main thread serves one queue in order: by the answer to a first question the partitions are
+/// stopped, by the answer to a second it has taken note of that.
+pub(super) fn await_stop(consumer: &Client) {
+    for _ in 0..2 {
+        // Only the wait counts; a client that is going away answers nothing.
+        let _ = consumer.assignment();
     }
 }

@@ -17,7 +17,7 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committer::{Commits, Committer, commit};
-use super::context::{Change, Client, Context, give_back, is_cooperative, note};
+use super::context::{Change, Client, Context, await_stop, give_back, is_cooperative, note};
 use super::convert::Batch;
 use super::error::translate;
 use super::start::{self, Begin};
@@ -301,13 +301,16 @@ impl Fetcher {
         if is_cooperative(&self.consumer) {
             let list = offsets(moved)?;
             self.consumer.incremental_unassign(&list)?;
+            await_stop(&self.consumer);
             moved.keys().for_each(|number| self.open_queue(*number));
             return self.consumer.incremental_assign(&list);
         }
         let mut all = self.link.lock().positions();
         all.extend(moved);
         all.keys().for_each(|number| self.open_queue(*number));
-        self.consumer.assign(&offsets(&all)?)
+        self.consumer.assign(&offsets(&all)?)?;
+        await_stop(&self.consumer);
+        Ok(())
     }
 
     /// Fills the windows that have room; whether there was anything to take.

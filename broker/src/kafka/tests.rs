@@ -15,7 +15,7 @@ use crate::contract::{Broker, Published};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::name::{Group, Topic};
-use crate::subscription::{Limit, Subscription};
+use crate::subscription::{Limit, Seek, Start, Subscription};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -139,4 +139,18 @@ async fn a_full_queue_pushes_back_and_loses_nothing() {
     let offsets: Vec<u64> =
         results.into_iter().map(|result| result.position().unwrap().offset()).collect();
     assert_eq!(offsets, (0..500).collect::<Vec<u64>>());
+}
+
+/// librdkafka aborts the process where a partition is let go, assigned and let go again before it
+/// stopped for the first time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeking_again_and_again_and_leaving_does_no_harm() {
+    let (_cluster, broker, topic) = cluster("").await;
+    publish(&*broker, &topic).await;
+    for _ in 0..30 {
+        let mut reader = broker.subscribe(Subscription::reader(&topic)).await.unwrap();
+        while reader.receive(Limit::new(1, Duration::from_secs(20))).await.unwrap().is_empty() {}
+        reader.seek(Seek { partition: None, to: Start::Offset(0) }).await.unwrap();
+    }
+    broker.shutdown().await.unwrap();
 }
