@@ -8,6 +8,7 @@ use std::time::Duration;
 use broker::config::ProcessEnvironment;
 use broker::{
     Broker, BrokerExt, Event, Group, Limit, Message, Position, Subscription, Timestamp, Topic,
+    TopicSpec,
 };
 use model_server::settings::Settings;
 use rusqlite::{Connection, OpenFlags};
@@ -145,6 +146,11 @@ impl Stage {
     /// Starts everything behind the images topic.
     pub fn start_servers(&self) -> [Running; 3] {
         ["model_server_sub", "model_server_pub", "app2"].map(|program| self.start(program))
+    }
+
+    /// Makes a topic.
+    pub fn create(&self, spec: &TopicSpec) {
+        self.runtime.block_on(self.broker.admin().create_topic(spec)).unwrap();
     }
 
     /// Publishes messages to the images topic, all of which must be stored.

@@ -20,3 +20,4 @@ mod house_rules;
 mod redis_queue;
 mod scale_out;
 mod start_failures;
+mod transactions;
