@@ -295,3 +295,19 @@ pub async fn messages_come_though_nobody_takes_the_events(harness: &dyn Harness)
         assert!(Instant::now() < until, "nothing comes");
     }
 }
+
+/// Who must not wait gets what is there, if not by the first call.
+pub async fn a_receive_that_must_not_wait_brings_what_is_there(harness: &dyn Harness) {
+    let stage = Stage::new(harness, 1).await;
+    stage.publish_texts(["body"]).await;
+    let mut member = stage.member().await;
+    let start = Instant::now();
+    loop {
+        let deliveries = member.consumer.receive(Limit::new(1, Duration::ZERO)).await.unwrap();
+        if let Some(first) = deliveries.first() {
+            return assert_eq!(text(first), "body");
+        }
+        assert!(start.elapsed() < PATIENCE, "nothing comes");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -100,7 +100,10 @@ pub async fn many_publishers_and_members_lose_and_invent_nothing(harness: &dyn H
     let seen = seen.lock().unwrap();
     assert_eq!((seen.keys.len(), seen.count), (PUBLISHERS * KEYS, total));
     for (key, (_, order)) in &seen.keys {
-        assert!(order.is_sorted(), "{key:?} came out of order: {order:?}");
+        // Without partitions nobody owns a key: Google's emulator at times brings what a member
+        // held that left behind later messages of the key.
+        let is_owned = stage.broker.capabilities().partitions;
+        assert!(order.is_sorted() || !is_owned, "{key:?} came out of order: {order:?}");
         assert_eq!(order.len(), total / PUBLISHERS / KEYS, "{key:?}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::params;
 
+use super::compaction;
 use super::config::Config;
 use super::consumer::EmbeddedConsumer;
 use super::log::{self, Appends, TopicRow};
@@ -42,6 +43,8 @@ pub(super) struct Embedded {
     pub(super) inner: Arc<Inner>,
     /// Renews leases and deletes what retention lets go; ends with the broker.
     upkeep: tokio::task::JoinHandle<()>,
+    /// Compacts topics; ends with the broker.
+    compaction: tokio::task::JoinHandle<()>,
 }
 
 /// Opens the store in `config.directory`, making it where it is missing.
@@ -49,7 +52,7 @@ pub(super) async fn open(config: Config) -> Result<Embedded> {
     let task = tokio::task::spawn_blocking(move || {
         schema::prepare(&config)?;
         let reader = Reader::start(&config)?;
-        let writer = Writer::start(&config, reader.clone())?;
+        let writer = Writer::start(&config)?;
         Ok::<_, Error>((config, reader, writer))
     });
     let (config, reader, writer) = task.await.map_err(|error| {
@@ -66,7 +69,8 @@ pub(super) async fn open(config: Config) -> Result<Embedded> {
         closed: AtomicBool::new(false),
     });
     let upkeep = tokio::spawn(upkeep(Arc::downgrade(&inner)));
-    Ok(Embedded { inner, upkeep })
+    let compaction = tokio::spawn(compaction::run(Arc::downgrade(&inner)));
+    Ok(Embedded { inner, upkeep, compaction })
 }
 
 async fn upkeep(inner: Weak<Inner>) {
@@ -124,19 +128,24 @@ impl Inner {
     pub(super) async fn encode_whole(&self, topic: &Topic, batch: &[Message]) -> Result<Appends> {
         let row = self.topic(topic).await?;
         for message in batch {
-            self.check_size(topic, message)?;
+            self.check_message(topic, &row, message)?;
         }
         let spread = self.spread.fetch_add(1, Ordering::Relaxed);
         Ok(Appends::encode(topic, &row, spread, batch.iter().enumerate()))
     }
 
-    fn check_size(&self, topic: &Topic, message: &Message) -> Result<()> {
+    fn check_message(&self, topic: &Topic, row: &TopicRow, message: &Message) -> Result<()> {
         let (size, limit) = (message.size(), self.config.message_bytes_max);
-        if size <= limit {
+        let (kind, problem) = if size > limit {
+            let problem = format!("a message of {size} bytes is over the limit of {limit}");
+            (ErrorKind::TooLarge, problem)
+        } else if row.compacted && message.key.is_none() {
+            let problem = "a compacted topic takes no message without a key";
+            (ErrorKind::Unsupported, problem.to_owned())
+        } else {
             return Ok(());
-        }
-        let message = format!("a message of {size} bytes is over the limit of {limit}");
-        Err(Error::new(ErrorKind::TooLarge, "publish", message).with("topic", topic))
+        };
+        Err(Error::new(kind, "publish", problem).with("topic", topic))
     }
 
     async fn append(&self, topic: &Topic, batch: &[Message]) -> Result<Vec<Published>> {
@@ -144,7 +153,7 @@ impl Inner {
         let spread = self.spread.fetch_add(1, Ordering::Relaxed);
         let mut results: Vec<Option<Published>> = batch
             .iter()
-            .map(|m| self.check_size(topic, m).err().map(Published::NotWritten))
+            .map(|m| self.check_message(topic, &row, m).err().map(Published::NotWritten))
             .collect();
         let fitting = batch.iter().enumerate().filter(|(index, _)| results[*index].is_none());
         let appends = Appends::encode(topic, &row, spread, fitting);
@@ -225,7 +234,7 @@ impl Broker for Embedded {
             partitions: true,
             offset_seek: true,
             read_at: true,
-            compaction: false,
+            compaction: true,
             lag: true,
             transactions: true,
             attempts: Attempts::Durable,
@@ -285,6 +294,7 @@ impl Broker for Embedded {
             return Ok(());
         }
         self.upkeep.abort();
+        self.compaction.abort();
         // Jobs run in their order, so when this one is done all earlier ones are.
         self.inner.writer.write(|_| Ok(())).await
     }
@@ -305,6 +315,7 @@ fn lag_row(row: &rusqlite::Row<'_>) -> Result<PartitionLag, rusqlite::Error> {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.upkeep.abort();
+        self.compaction.abort();
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Config {
     /// How many bytes each partition keeps unless its topic says otherwise. Publishing is
     /// throttled at twice this, where retention has not caught up.
     pub retention_bytes: u64,
+    /// How long a compacted topic keeps a tombstone, so that readers learn that its key is gone.
+    pub tombstone_retention: Duration,
 }
 
 impl Config {
@@ -45,6 +47,7 @@ impl Config {
             message_bytes_max: 1 << 20,
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
+            tombstone_retention: Duration::from_secs(24 * 3600),
         }
     }
 
@@ -62,6 +65,8 @@ impl Config {
             retention_bytes: section
                 .take_or("retention.bytes", ByteSize(default.retention_bytes))?
                 .0,
+            tombstone_retention: section
+                .take_or("tombstone.retention", default.tombstone_retention)?,
             ..default
         };
         section.finish()?;

@@ -25,6 +25,8 @@ use crate::window::{Bounds, Window};
 const FETCH_MESSAGES_MAX: usize = 4096;
 /// The most events that are kept for a caller who does not take them.
 const EVENTS_MAX: usize = 1024;
+/// How long the first look lasts at least, so that a `receive` that must not wait sees something.
+const LOOK_MIN: Duration = Duration::from_millis(2);
 /// The most bytes that one fetch takes from a partition.
 const FETCH_BYTES_MAX: usize = 4 << 20;
 
@@ -257,8 +259,8 @@ impl EmbeddedConsumer {
     fn take_in(&mut self, fetched: Fetched) {
         let Some(assigned) = self.partitions.get_mut(&fetched.number) else { return };
         let wanted = assigned.window.next();
-        let next = fetched.from + fetched.messages.len() as u64;
-        assigned.window.extend((fetched.from..).zip(Shared::all(fetched.messages)), next);
+        let messages = fetched.offsets.into_iter().zip(Shared::all(fetched.messages));
+        assigned.window.extend(messages, fetched.next);
         if fetched.from > wanted {
             let (partition, resumed) = (fetched.number, fetched.from);
             self.tell(Event::OffsetOutOfRange { partition, wanted, resumed });
@@ -271,7 +273,8 @@ impl EmbeddedConsumer {
         windows.chain(view).fold(until, Instant::min)
     }
 
-    /// Applies an outcome to its window; false for a token of another assignment.
+    /// Applies an outcome to its window; false for a token of another assignment, or of a
+    /// delivery that came again since.
     pub(super) fn apply(&mut self, token: &AckToken, outcome: &Outcome) -> bool {
         let position = token.position;
         let Some(assigned) = self.partitions.get_mut(&position.partition()) else { return false };
@@ -281,14 +284,13 @@ impl EmbeddedConsumer {
         match outcome {
             // The delivery layer has stored the dead letter before it settles a rejection.
             Outcome::Ack | Outcome::Reject { .. } => {
-                assigned.window.ack(position.offset(), token.attempt);
+                assigned.window.ack(position.offset(), token.attempt)
             }
             Outcome::Retry { after } => {
                 let until = Instant::now() + *after;
-                assigned.window.retry(position.offset(), token.attempt, until);
+                assigned.window.retry(position.offset(), token.attempt, until)
             }
         }
-        true
     }
 
     /// The new positions of the partitions that moved.
@@ -334,6 +336,7 @@ impl EmbeddedConsumer {
 impl Consumer for EmbeddedConsumer {
     async fn receive(&mut self, limit: Limit) -> Result<Vec<Delivery>> {
         let until = Instant::now() + limit.wait;
+        let mut has_looked = false;
         loop {
             self.inner.check_open()?;
             self.look_at_group().await?;
@@ -341,10 +344,14 @@ impl Consumer for EmbeddedConsumer {
             let deliveries = self.deliver(limit.messages);
             self.note_caught_up();
             let news = std::mem::take(&mut self.news);
-            if !deliveries.is_empty() || news || Instant::now() >= until {
+            let is_over = has_looked && Instant::now() >= until;
+            if !deliveries.is_empty() || news || is_over {
                 return Ok(deliveries);
             }
-            self.fetch(self.next_wake(until)).await?;
+            let wake = self.next_wake(until);
+            let wake = if has_looked { wake } else { wake.max(Instant::now() + LOOK_MIN) };
+            self.fetch(wake).await?;
+            has_looked = true;
         }
     }
 
@@ -383,6 +390,9 @@ impl Consumer for EmbeddedConsumer {
     }
 
     async fn extend(&mut self, tokens: &[&AckToken], by: Duration) -> Result<()> {
+        if let Some(membership) = &self.membership {
+            membership.member.polled();
+        }
         let until = Instant::now() + by;
         for token in tokens {
             if let Some(assigned) = self.partitions.get_mut(&token.position.partition())

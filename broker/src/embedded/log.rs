@@ -17,11 +17,16 @@ const ROW_BYTES_MAX: usize = 1 << 20;
 /// How many rows one step of retention deletes, so that it never holds the lock for long.
 const RETENTION_ROWS_MAX: i64 = 256;
 
+/// A retention that never ends; the half leaves room to calculate.
+const FOREVER: i64 = i64::MAX / 2;
+
 /// A topic's rows; its partitions are in the order of their numbers.
 #[derive(Debug, Clone)]
 pub(super) struct TopicRow {
     pub(super) id: i64,
     pub(super) partitions: Vec<i64>,
+    /// Only the last message of each key is kept.
+    pub(super) compacted: bool,
 }
 
 /// Encoded messages of one publish call, by partition.
@@ -138,14 +143,18 @@ impl Append {
         bounded: bool,
     ) -> Result<Option<u64>, rusqlite::Error> {
         let (count, bytes) = (self.indexes.len() as i64, self.data.len() as i64);
-        let next: Option<i64> = connection
+        // A clock that jumps back must not make rows look old, which retention would delete.
+        let placed: Option<(i64, i64)> = connection
             .prepare_cached(
-                "UPDATE partitions SET next = next + ?2, bytes = bytes + ?3
-                 WHERE id = ?1 AND (bytes <= bytes_max OR NOT ?4) RETURNING next",
+                "UPDATE partitions
+                 SET next = next + ?2, bytes = bytes + ?3, time = MAX(time, ?5)
+                 WHERE id = ?1 AND (bytes <= bytes_max OR NOT ?4) RETURNING next, time",
             )?
-            .query_row(params![self.partition, count, bytes, bounded], |row| row.get(0))
+            .query_row(params![self.partition, count, bytes, bounded, time], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()?;
-        let Some(next) = next else { return Ok(None) };
+        let Some((next, time)) = placed else { return Ok(None) };
         let first = next - count;
         connection
             .prepare_cached("INSERT INTO batches (id, count, time, data) VALUES (?1, ?2, ?3, ?4)")?
@@ -159,19 +168,20 @@ pub(super) fn topic_row(
     connection: &Connection,
     topic: &Topic,
 ) -> Result<Option<TopicRow>, rusqlite::Error> {
-    let id = connection
-        .prepare_cached("SELECT id FROM topics WHERE name = ?1")?
-        .query_row([topic.as_str()], |row| row.get::<_, i64>(0))
+    let found = connection
+        .prepare_cached("SELECT id, compacted FROM topics WHERE name = ?1")?
+        .query_row([topic.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
         .optional()?;
-    let Some(id) = id else { return Ok(None) };
+    let Some((id, compacted)) = found else { return Ok(None) };
     let partitions = connection
         .prepare_cached("SELECT id FROM partitions WHERE topic = ?1 ORDER BY number")?
         .query_map([id], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    Ok(Some(TopicRow { id, partitions }))
+    Ok(Some(TopicRow { id, partitions, compacted }))
 }
 
-/// Makes a topic. Publishing is throttled at twice the bytes that retention keeps.
+/// Makes a topic. Publishing is throttled at twice the bytes that retention keeps; in a
+/// compacted topic that is the only bound, since retention would delete keys that are alive.
 pub(super) fn create_topic(
     connection: &Connection,
     spec: &TopicSpec,
@@ -182,15 +192,18 @@ pub(super) fn create_topic(
         let error = Error::new(ErrorKind::AlreadyExists, "create topic", "the topic exists");
         return Err(Failure::Refused(error.with("topic", &spec.topic)));
     }
+    let bytes_max = retention_bytes.saturating_mul(2);
+    let kept = if spec.compacted { (FOREVER, FOREVER) } else { (retention_ms, retention_bytes) };
     let id: i64 = connection.query_row(
-        "INSERT INTO topics (name, retention_ms, retention_bytes) VALUES (?1, ?2, ?3) RETURNING id",
-        params![spec.topic.as_str(), retention_ms, retention_bytes],
+        "INSERT INTO topics (name, retention_ms, retention_bytes, compacted)
+         VALUES (?1, ?2, ?3, ?4) RETURNING id",
+        params![spec.topic.as_str(), kept.0, kept.1, spec.compacted],
         |row| row.get(0),
     )?;
     for number in 0..spec.partitions {
         connection.execute(
             "INSERT INTO partitions (topic, number, bytes_max) VALUES (?1, ?2, ?3)",
-            params![id, number, retention_bytes.saturating_mul(2)],
+            params![id, number, bytes_max],
         )?;
     }
     Ok(())
@@ -275,14 +288,12 @@ pub(super) fn offset_at(
     let mut rows = statement.query([base, (partition + 1) << OFFSET_BITS])?;
     while let Some(row) = rows.next()? {
         let first = (row.get::<_, i64>(0)? - base) as u64;
-        let mut data: Bytes = row.get::<_, Vec<u8>>(1)?.into();
-        let mut offset = first;
-        while !data.is_empty() {
-            let message = frame::decode(&mut data).map_err(Failure::Refused)?;
+        let data: Bytes = row.get::<_, Vec<u8>>(1)?.into();
+        for message in frame::Messages::of(first, data) {
+            let (offset, message) = message.map_err(Failure::Refused)?;
             if message.timestamp.is_some_and(|made| made >= time) {
                 return Ok(offset);
             }
-            offset += 1;
         }
     }
     let next: i64 =
@@ -290,4 +301,67 @@ pub(super) fn offset_at(
             row.get(0)
         })?;
     Ok(next as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::schema;
+
+    const RETENTION_MS: i64 = 1000;
+
+    /// A topic of one partition, and its row.
+    fn topic() -> (Connection, Topic, TopicRow) {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::migrate(&connection).unwrap();
+        let topic = Topic::new("t").unwrap();
+        create_topic(&connection, &TopicSpec::new(&topic, 1), RETENTION_MS, 1 << 20).unwrap();
+        let row = topic_row(&connection, &topic).unwrap().unwrap();
+        (connection, topic, row)
+    }
+
+    /// Appends a message of a time as a writer would whose clock shows it.
+    fn append(connection: &Connection, (topic, row): (&Topic, &TopicRow), millis: i64) {
+        let made = Timestamp::from_micros(millis * 1000);
+        let message = Message { timestamp: Some(made), ..Message::new("x") };
+        let appends = Appends::encode(topic, row, 0, [(0, &message)].into_iter());
+        appends.rows[0].write(connection, millis, true).unwrap().unwrap();
+    }
+
+    fn start(connection: &Connection) -> i64 {
+        connection.query_row("SELECT start FROM partitions", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn rows_written_while_the_clock_was_back_are_not_deleted_early() {
+        let (connection, topic, row) = topic();
+        let now = Timestamp::now().as_micros() / 1000;
+        for millis in [now, 5, now - 3_600_000] {
+            append(&connection, (&topic, &row), millis);
+        }
+        retain(&connection).unwrap();
+        assert_eq!(start(&connection), 0);
+    }
+
+    #[test]
+    fn a_clock_that_shows_long_ago_deletes_nothing_and_old_rows_go_when_it_is_right() {
+        let (connection, topic, row) = topic();
+        let old = Timestamp::now().as_micros() / 1000 - 10 * RETENTION_MS;
+        append(&connection, (&topic, &row), old);
+        append(&connection, (&topic, &row), 5);
+        retain(&connection).unwrap();
+        assert_eq!(start(&connection), 2);
+    }
+
+    #[test]
+    fn a_start_at_a_time_finds_the_first_message_though_the_clock_jumped_back() {
+        let (connection, topic, row) = topic();
+        for millis in [1000, 2000, 500, 3000] {
+            append(&connection, (&topic, &row), millis);
+        }
+        for (millis, offset) in [(0, 0), (1500, 1), (2500, 3), (9000, 4)] {
+            let time = Timestamp::from_micros(millis * 1000);
+            assert_eq!(offset_at(&connection, row.partitions[0], time).unwrap(), offset);
+        }
+    }
 }

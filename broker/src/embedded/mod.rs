@@ -8,6 +8,7 @@
 
 mod admin;
 mod broker;
+mod compaction;
 mod config;
 mod consumer;
 mod error;

@@ -11,11 +11,12 @@ use super::error::{from_io, from_sqlite};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of tables and frames; a store of a newer one is refused.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// A partition's rows begin at its id shifted by this; the rest is the batch's first offset.
 pub(super) const OFFSET_BITS: u32 = 40;
 
+/// The tables as they were in format 1.
 pub(super) const TABLES: &str = "
 CREATE TABLE topics (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -58,7 +59,21 @@ CREATE TABLE members (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes the directory and its tables where they are missing.
+/// What format 2 has more: compaction, and times of rows that never go back. Rows of format 1
+/// are rows of format 2. A program of format 1 that is still running goes on: topics that it
+/// made are not compacted, and others it can read as long as nothing was removed from them.
+const FORMAT_2: &str = "
+ALTER TABLE topics ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0;
+-- The time of the newest row, in milliseconds.
+ALTER TABLE partitions ADD COLUMN time INTEGER NOT NULL DEFAULT 0;
+-- Below this offset only the last message of each key is left, and so many bytes.
+ALTER TABLE partitions ADD COLUMN cleaned INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE partitions ADD COLUMN clean_bytes INTEGER NOT NULL DEFAULT 0;
+-- When the oldest tombstone was written that is left there.
+ALTER TABLE partitions ADD COLUMN tombstones INTEGER NOT NULL DEFAULT 9223372036854775807;
+";
+
+/// Makes the directory and its tables where they are missing, and brings older ones up to date.
 pub(super) fn prepare(config: &Config) -> Result<()> {
     let directory = &config.directory;
     let at = |error: Error| error.with("directory", directory.display());
@@ -75,21 +90,21 @@ pub(super) fn prepare(config: &Config) -> Result<()> {
     migrate(&connection).map_err(at)
 }
 
-fn migrate(connection: &Connection) -> Result<()> {
+pub(super) fn migrate(connection: &Connection) -> Result<()> {
     let sql = |error| from_sqlite("open store", error);
     let version: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    match version {
-        FORMAT => Ok(()),
-        0 => {
-            let script = format!("BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;");
-            connection.execute_batch(&script).map_err(sql)
-        }
+    let steps = match version {
+        FORMAT => return Ok(()),
+        0 => [TABLES, FORMAT_2].concat(),
+        1 => FORMAT_2.to_owned(),
         other => {
             let message = format!("the store has format {other}; this program knows {FORMAT}");
-            Err(Error::new(ErrorKind::ConfigInvalid, "open store", message))
+            return Err(Error::new(ErrorKind::ConfigInvalid, "open store", message));
         }
-    }
+    };
+    let script = format!("BEGIN; {steps} PRAGMA user_version = {FORMAT}; COMMIT;");
+    connection.execute_batch(&script).map_err(sql)
 }
 
 /// The file whose lock orders the writers of all processes. SQLite's own waiting sleeps up
@@ -144,4 +159,32 @@ fn refuse_network_file_system(directory: &Path) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn refuse_network_file_system(_: &Path) -> Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(connection: &Connection) -> Vec<String> {
+        let mut statement = connection
+            .prepare("SELECT t.name || '.' || c.name || ' ' || c.type FROM sqlite_schema t, pragma_table_info(t.name) c")
+            .unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_store_of_format_1_becomes_what_a_new_one_is() {
+        let (old, new) =
+            (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
+        old.execute_batch(TABLES).unwrap();
+        old.execute_batch("INSERT INTO topics VALUES (7, 't', 1, 2); PRAGMA user_version = 1")
+            .unwrap();
+        migrate(&old).unwrap();
+        migrate(&new).unwrap();
+        assert_eq!(columns(&old), columns(&new));
+        let kept = "SELECT name || retention_ms || compacted FROM topics";
+        let kept: String = old.query_row(kept, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, "t10");
+        migrate(&old).unwrap();
+    }
 }

@@ -74,7 +74,7 @@ impl<'a> EmbeddedTransaction<'a> {
 }
 
 fn fenced(partition: u32) -> Error {
-    let message = "the delivery is of an earlier assignment; its partition went elsewhere";
+    let message = "the delivery came again since, or its partition went elsewhere";
     Error::new(ErrorKind::Fenced, "commit", message).with("partition", partition)
 }
 

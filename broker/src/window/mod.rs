@@ -74,6 +74,8 @@ pub(crate) struct Window {
     first: (u64, u32),
     /// Below this offset messages go out one at a time.
     single_until: u64,
+    /// How many more of the messages to come may have been out when an owner died.
+    suspects: usize,
 }
 
 /// After so many owners that died at one offset, the culprit is looked for one by one.
@@ -84,7 +86,7 @@ impl Window {
     /// by owners that died. After [`CRASHES_MAX`] of them the messages that may have been out
     /// with it go singly, so that only the one that kills its consumer is counted further.
     pub(crate) fn new(bounds: Bounds, start: u64, attempts: u32) -> Self {
-        let suspects = if attempts < CRASHES_MAX { 0 } else { bounds.messages_max as u64 };
+        let suspects = if attempts < CRASHES_MAX { 0 } else { bounds.messages_max };
         Self {
             bounds,
             entries: VecDeque::new(),
@@ -97,7 +99,8 @@ impl Window {
             parked: BTreeSet::new(),
             next_scan: None,
             first: (start, attempts),
-            single_until: start.saturating_add(suspects),
+            single_until: start,
+            suspects,
         }
     }
 
@@ -133,13 +136,21 @@ impl Window {
     pub(crate) fn extend(&mut self, fetched: impl IntoIterator<Item = (u64, Shared)>, next: u64) {
         for (offset, message) in fetched {
             debug_assert!(offset >= self.next, "offset {offset} was fetched twice");
+            if self.suspects > 0 {
+                self.suspects -= 1;
+                self.single_until = offset + 1;
+            }
             let attempt = if offset == self.first.0 { self.first.1 } else { 0 };
-            let bytes = message.payload.len();
-            self.bytes += bytes;
-            let message = Some(message);
-            self.entries.push_back(Entry { offset, message, bytes, attempt, state: State::Queued });
+            self.push(offset, attempt, message);
         }
         self.next = next;
+    }
+
+    fn push(&mut self, offset: u64, attempt: u32, message: Shared) {
+        let bytes = message.payload.len();
+        self.bytes += bytes;
+        let message = Some(message);
+        self.entries.push_back(Entry { offset, message, bytes, attempt, state: State::Queued });
     }
 
     /// Gives out at most `limit` messages, those due again first, each with its attempt.
@@ -179,19 +190,19 @@ impl Window {
         self.held.values().copied().chain(self.next_scan).min()
     }
 
-    /// Marks a delivery done; a stale one is passed over.
-    pub(crate) fn ack(&mut self, offset: u64, attempt: u32) {
-        if let Some(index) = self.open(offset, attempt) {
-            self.set(index, State::Settled);
-        }
+    /// Marks a delivery done; a stale one is passed over, with false.
+    pub(crate) fn ack(&mut self, offset: u64, attempt: u32) -> bool {
+        let Some(index) = self.open(offset, attempt) else { return false };
+        self.set(index, State::Settled);
+        true
     }
 
-    /// Holds a delivery until a time; a stale one is passed over.
-    pub(crate) fn retry(&mut self, offset: u64, attempt: u32, until: Instant) {
-        if let Some(index) = self.open(offset, attempt) {
-            self.set(index, State::Held);
-            self.held.insert(offset, until);
-        }
+    /// Holds a delivery until a time; a stale one is passed over, with false.
+    pub(crate) fn retry(&mut self, offset: u64, attempt: u32, until: Instant) -> bool {
+        let Some(index) = self.open(offset, attempt) else { return false };
+        self.set(index, State::Held);
+        self.held.insert(offset, until);
+        true
     }
 
     /// Moves the deadline of a delivery; a stale one is passed over.
@@ -225,8 +236,15 @@ impl Window {
 
     /// The offset up to which everything is settled.
     pub(crate) fn settled(&self) -> u64 {
-        let open = self.entries.iter().find(|entry| entry.state != State::Settled);
-        open.map_or(self.next, |entry| entry.offset)
+        self.settled_with(|_, _| false)
+    }
+
+    /// The offset up to which everything would be settled with these deliveries too, each
+    /// named by offset and attempt.
+    pub(crate) fn settled_with(&self, also: impl Fn(u64, u32) -> bool) -> u64 {
+        let is_open =
+            |entry: &&Entry| entry.state != State::Settled && !also(entry.offset, entry.attempt);
+        self.entries.iter().find(is_open).map_or(self.next, |entry| entry.offset)
     }
 
     /// Forgets the settled prefix, and the payloads of what is settled behind it.
@@ -357,5 +375,59 @@ impl Window {
     fn is_blocked(&self, index: usize, blocked: &HashSet<Bytes>) -> bool {
         let key = self.entries[index].message.as_ref().and_then(|message| message.key.as_ref());
         !blocked.is_empty() && key.is_some_and(|key| blocked.contains(key))
+    }
+}
+
+/// What a log needs whose positions are committed behind the window's back.
+#[cfg(feature = "kafka")]
+impl Window {
+    /// The first offset, and how often earlier owners of the partition delivered it.
+    pub(crate) fn first(&self) -> (u64, u32) {
+        self.first
+    }
+
+    /// Says that no message stands before `offset`, where nothing came yet: logs hold places
+    /// without a message, and the count is of the message behind.
+    pub(crate) fn pass_gap(&mut self, offset: u64) {
+        if self.first.0 == self.next {
+            self.first.0 = offset.max(self.next);
+        }
+    }
+
+    /// Whether the next message to be settled may be one that kills its consumers.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.settled() < self.single_until
+    }
+}
+
+/// What a transaction asks before it settles.
+#[cfg(any(feature = "kafka", feature = "redis"))]
+impl Window {
+    /// Whether a token may still settle this delivery.
+    pub(crate) fn is_open(&self, offset: u64, attempt: u32) -> bool {
+        self.open(offset, attempt).is_some()
+    }
+}
+
+/// What a server needs that counts the deliveries of each message itself.
+#[cfg(feature = "redis")]
+impl Window {
+    /// Adds what an earlier owner had out, in offset order: each message with how often it was
+    /// delivered. `next` is where the following fetch goes on.
+    pub(crate) fn inherit(
+        &mut self,
+        messages: impl IntoIterator<Item = (u64, u32, Shared)>,
+        next: u64,
+    ) {
+        for (offset, attempts, message) in messages {
+            self.push(offset, attempts, message);
+        }
+        self.next = next;
+    }
+
+    /// Lets messages below `offset` out one at a time, so that only the one that kills its
+    /// consumer is counted further.
+    pub(crate) fn single_out(&mut self, offset: u64) {
+        self.single_until = offset;
     }
 }

@@ -164,3 +164,26 @@ fn an_ack_counts_until_the_message_is_out_again() {
     assert_eq!(window.settled(), 1);
     assert!(deliver(&mut window, now).is_empty());
 }
+
+#[test]
+fn suspects_are_counted_by_messages_though_offsets_have_gaps() {
+    let bounds = Bounds { ack_deadline: DEADLINE, messages_max: 2, bytes_max: 1 << 20 };
+    let mut window = Window::new(bounds, 7, 2);
+    let now = Instant::now();
+    window.extend([7, 90].into_iter().zip(Shared::all(vec![Message::new("x"); 2])), 91);
+    assert_eq!(deliver(&mut window, now), [(7, 3)]);
+    assert!(deliver(&mut window, now).is_empty(), "the second may be the culprit too");
+    assert!(window.ack(7, 3));
+    assert_eq!(deliver(&mut window, now), [(90, 1)]);
+}
+
+#[test]
+fn a_stale_settlement_says_so() {
+    let mut window = window(&["a"]);
+    let now = Instant::now();
+    deliver(&mut window, now);
+    assert_eq!(deliver(&mut window, now + DEADLINE * 2), [(0, 2)]);
+    assert!(!window.ack(0, 1) && !window.retry(0, 1, now));
+    assert!(window.ack(0, 2));
+    assert!(!window.ack(0, 2), "it is settled");
+}

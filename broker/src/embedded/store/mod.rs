@@ -2,6 +2,7 @@
 
 mod fetch;
 mod reader;
+mod wake;
 mod writer;
 
 pub(super) use fetch::{Fetch, Fetched, Want};

@@ -1,47 +1,55 @@
 //! The one thread of a process that reads and polls for all its consumers.
 //!
-//! It asks SQLite's `data_version` (a read of shared memory) whether anybody committed, and
-//! only then looks at the heads of the partitions that somebody waits for. Idle, it backs
-//! off to [`IDLE_MAX`].
+//! Woken by a request or a commit, it asks SQLite's `data_version` (a read of shared memory)
+//! whether anybody committed, and only then looks at the heads of the partitions that somebody
+//! waits for. Where commits cannot be heard it polls, and idle it backs off to [`POLL_MAX`].
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::fetch::{Fetch, Fetched};
+use super::wake::{Ear, Waker};
 use crate::embedded::config::Config;
 use crate::embedded::error::{from_io, from_sqlite};
 use crate::embedded::schema;
 use crate::error::{Error, ErrorKind, Result};
 
-const IDLE_MIN: Duration = Duration::from_micros(50);
-const IDLE_MAX: Duration = Duration::from_millis(5);
+const POLL_MIN: Duration = Duration::from_micros(50);
+const POLL_MAX: Duration = Duration::from_millis(5);
+/// When to look where commits are heard: a process that died just behind its commit, or whose
+/// disk is full, tells nobody.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 type Query = Box<dyn FnOnce(&Connection) + Send>;
 
 enum Request {
     Fetch(Fetch, oneshot::Sender<Result<Vec<Fetched>>>),
     Query(Query),
-    Wake,
 }
 
 /// The handle to the reading thread, which ends with its last handle.
 #[derive(Clone)]
-pub(in crate::embedded) struct Reader(Sender<Request>);
+pub(in crate::embedded) struct Reader {
+    requests: Sender<Request>,
+    /// Dropped after `requests`, so that the thread wakes and finds them closed.
+    waker: Waker,
+}
 
 impl Reader {
     /// Starts the thread with a connection of its own.
     pub(in crate::embedded) fn start(config: &Config) -> Result<Self> {
         let connection = schema::connect(config)?;
         let (sender, requests) = channel();
+        let (ear, waker) = Ear::open(&config.directory)?;
         std::thread::Builder::new()
             .name("embedded-reader".into())
-            .spawn(move || Poller::new(connection).run(&requests))
+            .spawn(move || Poller::new(connection, ear).run(&requests))
             .map_err(|error| from_io("open store", error))?;
-        Ok(Self(sender))
+        Ok(Self { requests: sender, waker })
     }
 
     /// Waits until one of the wanted partitions has something, then returns it. Dropping the
@@ -67,13 +75,10 @@ impl Reader {
         result.map_err(|error| from_sqlite("read", error))
     }
 
-    /// Tells that this process committed something.
-    pub(super) fn wake(&self) {
-        let _ = self.0.send(Request::Wake);
-    }
-
     fn send(&self, request: Request) -> Result<()> {
-        self.0.send(request).map_err(|_| closed())
+        self.requests.send(request).map_err(|_| closed())?;
+        self.waker.wake();
+        Ok(())
     }
 }
 
@@ -83,54 +88,59 @@ fn closed() -> Error {
 
 struct Poller {
     connection: Connection,
+    ear: Ear,
     waiting: VecDeque<(Fetch, oneshot::Sender<Result<Vec<Fetched>>>)>,
     version: i64,
-    idle: Duration,
+    pause: Duration,
 }
 
 impl Poller {
-    fn new(connection: Connection) -> Self {
-        Self { connection, waiting: VecDeque::new(), version: -1, idle: IDLE_MIN }
+    fn new(connection: Connection, ear: Ear) -> Self {
+        Self { connection, ear, waiting: VecDeque::new(), version: -1, pause: POLL_MIN }
     }
 
     fn run(mut self, requests: &Receiver<Request>) {
         while let Some(mut look) = self.next(requests) {
-            while let Ok(request) = requests.try_recv() {
-                look |= self.accept(request);
-            }
             if self.waiting.is_empty() {
                 continue;
             }
             look |= self.changed();
             if look {
-                self.idle = IDLE_MIN;
+                self.pause = POLL_MIN;
                 self.serve();
             } else {
-                self.idle = (self.idle * 3 / 2).min(IDLE_MAX);
+                self.pause = (self.pause * 3 / 2).min(POLL_MAX);
             }
         }
     }
 
-    /// Waits for a request, or for the next poll where somebody waits for messages; returns
-    /// whether to look at once, and nothing when all handles are gone.
+    /// Waits for requests, and where somebody waits for messages for a commit too; returns
+    /// whether to look though nobody committed, and nothing when all handles are gone.
     fn next(&mut self, requests: &Receiver<Request>) -> Option<bool> {
-        if self.waiting.is_empty() {
-            return requests.recv().ok().map(|request| self.accept(request));
-        }
-        match requests.recv_timeout(self.idle) {
-            Ok(request) => Some(self.accept(request)),
-            Err(RecvTimeoutError::Timeout) => Some(false),
-            Err(RecvTimeoutError::Disconnected) => None,
+        let pause = if self.ear.hears_commits() { CHECK_INTERVAL } else { self.pause };
+        self.ear.wait((!self.waiting.is_empty()).then_some(pause));
+        let mut look = false;
+        loop {
+            match requests.try_recv() {
+                Ok(request) => look |= self.accept(request),
+                Err(TryRecvError::Empty) => return Some(look),
+                Err(TryRecvError::Disconnected) => return None,
+            }
         }
     }
 
+    /// Takes a request; true for one that wants to be looked for.
     fn accept(&mut self, request: Request) -> bool {
         match request {
-            Request::Fetch(fetch, reply) => self.waiting.push_back((fetch, reply)),
-            Request::Query(query) => query(&self.connection),
-            Request::Wake => {}
+            Request::Fetch(fetch, reply) => {
+                self.waiting.push_back((fetch, reply));
+                true
+            }
+            Request::Query(query) => {
+                query(&self.connection);
+                false
+            }
         }
-        true
     }
 
     fn changed(&mut self) -> bool {

@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::reader::Reader;
+use super::wake::Bell;
 use crate::embedded::config::Config;
 use crate::embedded::error::{from_io, from_sqlite};
 use crate::embedded::schema;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most jobs that one commit holds.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 1024;
 /// How many jobs may wait before callers wait too.
 const QUEUE_MAX: usize = 1024;
 
@@ -95,13 +95,14 @@ pub(in crate::embedded) struct Writer {
 
 impl Writer {
     /// Starts the thread with a connection of its own.
-    pub(in crate::embedded) fn start(config: &Config, reader: Reader) -> Result<Self> {
+    pub(in crate::embedded) fn start(config: &Config) -> Result<Self> {
         let connection = schema::connect(config)?;
         let lock = schema::lock_file(&config.directory)?;
+        let bell = Bell::open(&config.directory)?;
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("embedded-writer".into())
-            .spawn(move || run(&connection, &lock, queue, &reader))
+            .spawn(move || run(&connection, &lock, queue, &bell))
             .map_err(|error| from_io("open store", error))?;
         Ok(Self { jobs, thread: Arc::new(std::sync::Mutex::new(Some(thread))) })
     }
@@ -132,12 +133,7 @@ impl Writer {
     }
 }
 
-fn run(
-    connection: &Connection,
-    lock: &File,
-    mut queue: mpsc::Receiver<Box<dyn Job>>,
-    reader: &Reader,
-) {
+fn run(connection: &Connection, lock: &File, mut queue: mpsc::Receiver<Box<dyn Job>>, bell: &Bell) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX
@@ -146,11 +142,11 @@ fn run(
             group.push(job);
         }
         let committed = commit(connection, lock, &mut group);
+        bell.ring();
         for job in group {
             let result = committed.as_ref().copied().map_err(Error::duplicate);
             job.finish(result);
         }
-        reader.wake();
     }
 }
 
