@@ -15,6 +15,7 @@ use super::control::blocking;
 use super::error::{from_code, translate};
 use super::log::LogContext;
 use super::start::{self, ASK_TIMEOUT};
+use super::{groups, native};
 use crate::contract::{Admin, GroupDescription, PartitionDescription, TopicDescription, TopicSpec};
 use crate::delivery::Position;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,7 +27,13 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 fn admin_client(inner: &Inner, operation: &'static str) -> Result<AdminClient<LogContext>> {
     let client = inner.config.control().create_with_context(LogContext);
-    client.map_err(|error| translate(operation, error))
+    let client: AdminClient<LogContext> = client.map_err(|error| translate(operation, error))?;
+    let tokens = inner.config.tokens();
+    if tokens.are_used() {
+        // Nobody polls this client, which is how others ask for one.
+        native::set_token(client.inner(), tokens.read());
+    }
+    Ok(client)
 }
 
 fn options() -> AdminOptions {
@@ -59,6 +66,9 @@ async fn create(inner: Arc<Inner>, spec: TopicSpec) -> Result<()> {
         }
         if let Some(bytes) = &bytes {
             topic = topic.set("retention.bytes", bytes);
+        }
+        if spec.compacted {
+            topic = topic.set("cleanup.policy", "compact");
         }
         let client = admin_client(&inner, "create topic")?;
         let answer = runtime.block_on(client.create_topics([&topic], &options()));
@@ -136,31 +146,58 @@ impl Admin for KafkaBroker {
 
     async fn groups(&self) -> Result<Vec<Group>> {
         self.inner.check_open("list groups")?;
-        let groups = self.inner.control.ask("list groups", |client| {
-            let list = client.fetch_group_list(None, ASK_TIMEOUT)?;
-            let names = list.groups().iter().map(|group| group.name());
-            Ok(names.filter_map(|name| Group::new(name).ok()).collect::<BTreeSet<_>>())
-        });
-        Ok(groups.await?.into_iter().collect())
+        let names = self.inner.control.ask("list groups", native::groups).await?;
+        let groups = names.iter().filter_map(|name| Group::new(name).ok());
+        Ok(groups.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn describe_group(&self, group: &Group) -> Result<GroupDescription> {
         self.inner.check_open("describe group")?;
-        Err(Error::new(ErrorKind::Unsupported, "describe group", "").with("group", group))
+        let group = group.clone();
+        self.inner
+            .control
+            .work("describe group", move |client| groups::describe(client, &group))
+            .await
     }
 
-    async fn resolve(&self, topic: &Topic, _start: Start) -> Result<Vec<Position>> {
+    async fn resolve(&self, topic: &Topic, start: Start) -> Result<Vec<Position>> {
         self.inner.check_open("resolve")?;
-        Err(Error::new(ErrorKind::Unsupported, "resolve", "").with("topic", topic))
+        let numbers = self.inner.control.partitions("resolve", topic).await?;
+        let name = topic.clone();
+        let begins = self
+            .inner
+            .control
+            .ask("resolve", move |client| start::resolve(client, name.as_str(), &numbers, start))
+            .await?;
+        Ok(begins.iter().map(|begin| Position::new(begin.partition, begin.deliver)).collect())
     }
 
-    async fn reset_group(&self, group: &Group, _topic: &Topic, _to: &[Position]) -> Result<()> {
+    async fn reset_group(&self, group: &Group, topic: &Topic, to: &[Position]) -> Result<()> {
         self.inner.check_open("reset group")?;
-        Err(Error::new(ErrorKind::Unsupported, "reset group", "").with("group", group))
+        let known = self.inner.control.partitions("reset group", topic).await?;
+        if let Some(unknown) = to.iter().find(|position| !known.contains(&position.partition())) {
+            let problem = format!("the topic has no partition {}", unknown.partition());
+            let error = Error::new(ErrorKind::NotFound, "reset group", problem);
+            return Err(error.with("topic", topic));
+        }
+        let named = self.inner.named(group)?;
+        let (group, topic, to) = (group.clone(), topic.clone(), to.to_vec());
+        let work = self.inner.control.work("reset group", move |client| {
+            groups::require_stopped(client, &group, "reset group")?;
+            groups::reset(&named, &group, &topic, &to)
+        });
+        work.await
     }
 
     async fn delete_group(&self, group: &Group) -> Result<()> {
         self.inner.check_open("delete group")?;
-        Err(Error::new(ErrorKind::Unsupported, "delete group", "").with("group", group))
+        let (inner, group, runtime) = (self.inner.clone(), group.clone(), Handle::current());
+        blocking("delete group", move || {
+            let client = admin_client(&inner, "delete group")?;
+            let answer = runtime.block_on(client.delete_groups(&[group.as_str()], &options()));
+            let failed = |error| translate("delete group", error).with("group", &group);
+            groups::deleted(&group, answer.map_err(failed)?)
+        })
+        .await
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::config::Config;
 use super::consumer;
-use super::control::Control;
+use super::control::{Client, Control};
 use super::lag::Observers;
 use super::producer::Producer;
 use super::state::Link;
@@ -47,8 +47,8 @@ impl Inner {
             read_at: true,
             compaction: true,
             lag: true,
-            transactions: false,
-            attempts: Attempts::Approximate,
+            transactions: true,
+            attempts: Attempts::Durable,
             message_bytes_max: self.config.message_bytes_max,
         }
     }
@@ -73,7 +73,12 @@ impl Inner {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
-    async fn require_topic(&self, topic: &Topic) -> Result<()> {
+    /// A client that carries a group's name and never joins it.
+    pub(super) fn named(&self, group: &Group) -> Result<Arc<Client>> {
+        self.observers.of(&self.config, group)
+    }
+
+    pub(super) async fn require_topic(&self, topic: &Topic) -> Result<()> {
         let topics = || self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if topics().contains(topic) {
             return Ok(());
@@ -106,9 +111,11 @@ impl KafkaBroker {
     }
 }
 
-/// Whether a message was not written because its topic is gone.
-fn is_without_topic(result: &Published) -> bool {
-    matches!(result, Published::NotWritten(error) if error.kind() == ErrorKind::NotFound)
+/// Whether there are messages, none of them was written, and each for a cause of this kind.
+fn none_written(results: &[Published], kind: ErrorKind) -> bool {
+    let is_not_written =
+        |result: &Published| matches!(result, Published::NotWritten(error) if error.kind() == kind);
+    !results.is_empty() && results.iter().all(is_not_written)
 }
 
 #[async_trait]
@@ -121,10 +128,18 @@ impl Broker for KafkaBroker {
         self.inner.check_open("publish")?;
         self.inner.require_topic(topic).await?;
         let results = self.inner.producer.publish(topic, batch).await?;
-        if !results.is_empty() && results.iter().all(is_without_topic) {
+        if none_written(&results, ErrorKind::NotFound) {
             self.inner.forget_topic(topic);
             let problem = "there is no such topic any more";
             return Err(Error::new(ErrorKind::NotFound, "publish", problem).with("topic", topic));
+        }
+        if none_written(&results, ErrorKind::Unavailable) {
+            // A client that learns of a topic's deletion while it sends says no more than that.
+            self.inner.forget_topic(topic);
+            let gone = self.inner.require_topic(topic).await.err();
+            if let Some(gone) = gone.filter(|error| error.kind() == ErrorKind::NotFound) {
+                return Err(gone);
+            }
         }
         Ok(results)
     }

@@ -5,43 +5,38 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use rdkafka::Offset;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 
 use super::context::Client;
 use super::start;
-use super::state::Link;
+use super::state::{Commit, Link};
 use crate::name::Topic;
-
-/// The group's next offset in each of some partitions.
-pub(super) type Commits = Vec<(u32, u64)>;
 
 /// The thread; dropping this waits for its last commit.
 pub(super) struct Committer {
-    jobs: Option<mpsc::Sender<Commits>>,
+    jobs: Option<mpsc::Sender<Vec<Commit>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
     pub(super) fn start(client: Arc<Client>, link: Arc<Link>, topic: Topic) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Commits>();
+        let (jobs, queue) = mpsc::channel::<Vec<Commit>>();
         let thread = thread::Builder::new().name("kafka-commits".into()).spawn(move || {
             for commits in queue {
                 let result = commit(&client, &topic, &commits);
-                let mut state = link.lock();
-                state.committing = false;
-                if let Err(error) = result {
+                if let Err(error) = &result {
                     tracing::debug!(%error, %topic, "a commit failed and is repeated");
-                    state.uncommit(commits.iter().map(|(number, _)| *number));
                 }
+                link.committed(&commits, result.is_ok());
             }
         })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Commits soon; one call at a time, until the link's `committing` is false again.
-    pub(super) fn commit(&self, commits: Commits) {
+    pub(super) fn commit(&self, commits: Vec<Commit>) {
         if let Some(jobs) = &self.jobs {
             // It fails only after a panic of the thread, and then the messages come again.
             let _ = jobs.send(commits);
@@ -59,8 +54,11 @@ impl Drop for Committer {
 }
 
 /// Commits and waits for the answer.
-pub(super) fn commit(client: &Client, topic: &Topic, commits: &Commits) -> KafkaResult<()> {
-    let offset = |at: u64| Offset::Offset(i64::try_from(at).unwrap_or(i64::MAX));
-    let offsets = commits.iter().map(|(number, at)| (*number, offset(*at)));
-    client.commit(&start::list(topic.as_str(), offsets)?, CommitMode::Sync)
+pub(super) fn commit(client: &Client, topic: &Topic, commits: &[Commit]) -> KafkaResult<()> {
+    client.commit(&list(topic, commits)?, CommitMode::Sync)
+}
+
+/// The positions with their counts of starts.
+pub(super) fn list(topic: &Topic, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
+    start::places(topic.as_str(), commits.iter().map(|commit| (commit.number, commit.place)))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -9,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use super::error::translate;
 use super::log;
+use super::oauth::Tokens;
 use crate::config::{ByteSize, Section};
 use crate::error::Result;
 use crate::name::Group;
@@ -27,6 +29,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("group.instance.id", "the subscription names the instance"),
     ("auto.offset.reset", "the subscription says where it starts"),
     ("transactional.id", "it is made from the subscription's group and instance"),
+    ("transaction.timeout.ms", "use transaction_timeout"),
     ("enable.idempotence", "it is always on"),
     ("enable.partition.eof", "a reader gets the event caught up"),
     ("message.max.bytes", "use message_bytes_max"),
@@ -38,14 +41,19 @@ const REFUSED: &[(&str, &str)] = &[
 ///
 /// `bootstrap.servers` (required), `commit_interval` (100ms: how soon a settled prefix is
 /// committed), `connect_timeout` (10s), `outage_max` (30s: how long all brokers may be gone
-/// before `receive` fails), `message_bytes_max` (1000000: the most bytes of key, payload and
-/// headers). All other keys are handed to librdkafka.
+/// before `receive` fails, and with `transaction_timeout` for how long the commit of a
+/// transaction is tried again), `transaction_timeout` (10s: after which brokers give up the
+/// transaction of a process that died, which holds up its readers so long), `message_bytes_max` (1000000: the most bytes of key, payload and
+/// headers), `oauth_token_file` (none: where the token of OAUTHBEARER stands; it is read again
+/// every minute). All other keys are handed to librdkafka.
 #[derive(Clone)]
 pub struct Config {
     pub(super) servers: String,
     pub(super) commit_interval: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) outage_max: Duration,
+    pub(super) transaction_timeout: Duration,
+    oauth_token_file: Option<PathBuf>,
     pub(super) message_bytes_max: usize,
     rest: BTreeMap<String, String>,
 }
@@ -62,6 +70,8 @@ impl Config {
             commit_interval: section.take_or("commit_interval", Duration::from_millis(100))?,
             connect_timeout: section.take_or("connect_timeout", Duration::from_secs(10))?,
             outage_max: section.take_or("outage_max", Duration::from_secs(30))?,
+            transaction_timeout: section.take_or("transaction_timeout", Duration::from_secs(10))?,
+            oauth_token_file: section.take("oauth_token_file")?,
             message_bytes_max,
             rest: section.take_rest(),
         };
@@ -84,6 +94,11 @@ impl Config {
             Ok(_) => Ok(()),
             Err(error) => Err(translate("read config", error).to_string()),
         }
+    }
+
+    /// The tokens of OAUTHBEARER.
+    pub(super) fn tokens(&self) -> Tokens {
+        Tokens::new(self.oauth_token_file.as_deref())
     }
 
     fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
@@ -117,9 +132,22 @@ impl Config {
         client
     }
 
+    /// A producer of transactions. Nothing it does may outlast the brokers' patience.
+    pub(super) fn transactor(&self, id: &str) -> ClientConfig {
+        let mut client = self.producer();
+        let millis = self.transaction_timeout.as_millis().clamp(1000, i32::MAX as u128);
+        client.set("transactional.id", id);
+        client.set("transaction.timeout.ms", millis.to_string());
+        client.set("message.timeout.ms", millis.to_string());
+        client.set("socket.timeout.ms", (millis - 100).to_string());
+        client
+    }
+
     /// A client for questions. Nobody polls it, so it must not log.
     pub(super) fn control(&self) -> ClientConfig {
         let mut client = self.client(&[]);
+        // An open transaction hides neither the end of a topic nor a group's position.
+        client.set("isolation.level", "read_uncommitted");
         client.set_log_level(RDKafkaLogLevel::Emerg);
         client
     }
@@ -174,6 +202,8 @@ impl fmt::Debug for Config {
             .field("commit_interval", &self.commit_interval)
             .field("connect_timeout", &self.connect_timeout)
             .field("outage_max", &self.outage_max)
+            .field("transaction_timeout", &self.transaction_timeout)
+            .field("oauth_token_file", &self.oauth_token_file)
             .field("message_bytes_max", &self.message_bytes_max)
             .field("rest", &self.rest.keys())
             .finish()

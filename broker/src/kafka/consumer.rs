@@ -20,17 +20,16 @@ use super::error::translate;
 use super::fetcher::{Fetcher, Plan};
 use super::start;
 use super::state::{Link, Move};
+use super::transaction::{self, KafkaTransaction, Source};
 use crate::contract::{Consumer, Transaction};
 use crate::delivery::{AckToken, Delivery, Outcome, Unsettled};
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::Topic;
 use crate::subscription::{Event, Limit, Seek, Start, Subscription};
 use crate::window::Bounds;
 
 pub(super) struct KafkaConsumer {
-    topic: Topic,
-    link: Arc<Link>,
-    inner: Arc<Inner>,
+    source: Source,
+    is_reader: bool,
 }
 
 /// Opens a consumer; a topic that is missing is `NotFound`.
@@ -40,22 +39,24 @@ pub(super) async fn subscribe(
 ) -> Result<KafkaConsumer> {
     let partitions = inner.control.partitions("subscribe", &subscription.topic).await?;
     let link = Arc::new(Link::new(Bounds::from(&subscription), subscription.group.is_none()));
+    let group = subscription.group.as_ref().map_or("", |group| group.as_str());
+    let id =
+        transaction::transactional_id(group, &subscription.topic, subscription.instance.as_deref());
+    let topic = subscription.topic.clone();
+    let source = Source { inner: inner.clone(), link: link.clone(), topic, id };
     // From here on dropping this closes whatever was opened.
-    let consumer = KafkaConsumer { topic: subscription.topic.clone(), link: link.clone(), inner };
-    let inner = consumer.inner.clone();
-    blocking("subscribe", move || open(&inner, &subscription, &partitions, link)).await?;
+    let consumer = KafkaConsumer { source, is_reader: subscription.group.is_none() };
+    let source = consumer.source.clone();
+    blocking("subscribe", move || open(source, &subscription, &partitions)).await?;
     Ok(consumer)
 }
 
-fn open(
-    inner: &Inner,
-    subscription: &Subscription,
-    partitions: &[u32],
-    link: Arc<Link>,
-) -> Result<()> {
+fn open(source: Source, subscription: &Subscription, partitions: &[u32]) -> Result<()> {
     let topic = &subscription.topic;
+    let (inner, link) = (source.inner.clone(), source.link.clone());
     let failed = |error| translate("subscribe", error).with("topic", topic);
-    let client = Arc::new(client(inner, subscription, link.clone()).map_err(failed)?);
+    let client = Arc::new(client(&inner, subscription, link.clone()).map_err(failed)?);
+    link.client.get_or_init(|| Arc::downgrade(&client));
     let mut plan = Plan {
         topic: topic.clone(),
         start: subscription.start,
@@ -64,6 +65,7 @@ fn open(
         latest: BTreeMap::new(),
         commit_interval: inner.config.commit_interval.max(Duration::from_millis(1)),
         outage_max: inner.config.outage_max,
+        heritage: subscription.instance.is_some().then_some(source),
     };
     if plan.is_reader {
         plan.begins =
@@ -91,12 +93,17 @@ fn client(
         Some(group) => inner.config.member(group, subscription.instance.as_deref()),
         None => reader(inner.config.consumer()),
     };
-    let mut client: BaseConsumer<Context> = settings.create_with_context(Context::default())?;
+    let mut client: BaseConsumer<Context> = {
+        let context = Context::new(inner.config.tokens());
+        settings.create_with_context(context)?
+    };
     client.set_nonempty_callback(move || link.wake());
     Ok(client)
 }
 
-/// librdkafka consumes only with a group's name; a reader never joins or commits to it.
+/// librdkafka consumes only with a group's name; a reader never joins or commits to it. Members
+/// must not be told of ends: taken from a queue, one moves librdkafka's own position (2.12.1,
+/// `rd_kafka_q_serve_rkmessages`), and the next rebalance resumes behind the message to come.
 fn reader(mut settings: ClientConfig) -> ClientConfig {
     settings.set("group.id", "forebay-reader");
     settings.set("enable.partition.eof", "true");
@@ -121,26 +128,20 @@ fn spawn(client: Arc<Client>, link: Arc<Link>, plan: Plan) -> io::Result<()> {
     thread.spawn(work).map(drop)
 }
 
-impl KafkaConsumer {
-    fn wake_thread(&self) {
-        let is_starved = self.link.lock().should_wake();
-        if is_starved {
-            self.link.wake();
-        }
-    }
-}
-
 #[async_trait]
 impl Consumer for KafkaConsumer {
     async fn receive(&mut self, limit: Limit) -> Result<Vec<Delivery>> {
+        let Source { link, topic, .. } = &self.source;
         let until = Instant::now() + limit.wait;
         loop {
-            let (taken, wake) = {
-                let mut state = self.link.lock();
-                (state.take(&self.topic, limit.messages), state.next_wake())
+            let (taken, wake, is_starved) = {
+                let mut state = link.lock();
+                (state.take(topic, limit.messages), state.next_wake(), state.should_wake())
             };
+            if is_starved {
+                link.wake();
+            }
             if let Some(taken) = taken {
-                self.wake_thread();
                 return taken;
             }
             if Instant::now() >= until {
@@ -148,24 +149,24 @@ impl Consumer for KafkaConsumer {
             }
             let wake = wake.map_or(until, |wake| wake.min(until));
             // Running out of time is answered by looking again.
-            let _ = timeout_at(wake, self.link.arrived.notified()).await;
+            let _ = timeout_at(wake, link.arrived.notified()).await;
         }
     }
 
     async fn settle(&mut self, outcomes: Vec<(AckToken, Outcome)>) -> Vec<Unsettled> {
-        let closed = {
-            let mut state = self.link.lock();
+        let (closed, is_starved) = {
+            let mut state = self.source.link.lock();
             if state.is_closed() {
-                state.check_open("settle").err()
+                (state.check_open("settle").err(), false)
             } else {
                 state.settle(&outcomes);
-                None
+                (None, state.should_wake())
             }
         };
-        let Some(error) = closed else {
-            self.wake_thread();
-            return Vec::new();
-        };
+        if is_starved {
+            self.source.link.wake();
+        }
+        let Some(error) = closed else { return Vec::new() };
         let unsettled = outcomes.into_iter();
         let unsettled = unsettled.map(|(token, outcome)| Unsettled {
             token,
@@ -176,7 +177,7 @@ impl Consumer for KafkaConsumer {
     }
 
     async fn extend(&mut self, tokens: &[&AckToken], by: Duration) -> Result<()> {
-        let mut state = self.link.lock();
+        let mut state = self.source.link.lock();
         state.check_open("extend")?;
         state.extend(tokens, Instant::now() + by);
         Ok(())
@@ -185,36 +186,38 @@ impl Consumer for KafkaConsumer {
     async fn seek(&mut self, seek: Seek) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         {
-            let mut state = self.link.lock();
+            let mut state = self.source.link.lock();
             state.check_open("seek")?;
             state.sought(&seek)?;
             state.moves.push_back(Move { seek, reply });
         }
-        self.link.wake();
+        self.source.link.wake();
         let gone = |_| Error::new(ErrorKind::Closed, "seek", "the consumer was shut down");
         answer.await.map_err(gone)?
     }
 
     async fn transaction(&mut self) -> Result<Box<dyn Transaction + '_>> {
-        let has = self.inner.capabilities();
-        has.require(has.transactions, "transactions")?;
-        Err(Error::new(ErrorKind::Unsupported, "transaction", "the kafka broker has none"))
+        if self.is_reader {
+            let problem = "a reader without a group settles nothing and has no transactions";
+            return Err(Error::new(ErrorKind::Unsupported, "transaction", problem));
+        }
+        Ok(Box::new(KafkaTransaction::begin(&self.source).await?))
     }
 
     fn events(&mut self) -> Vec<Event> {
-        self.link.lock().take_events()
+        self.source.link.lock().take_events()
     }
 }
 
 impl fmt::Debug for KafkaConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaConsumer").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("KafkaConsumer").field("topic", &self.source.topic).finish_non_exhaustive()
     }
 }
 
 impl Drop for KafkaConsumer {
     /// The thread commits what is settled, leaves the group and ends.
     fn drop(&mut self) {
-        self.link.close();
+        self.source.link.close();
     }
 }

@@ -1,10 +1,12 @@
 //! What librdkafka calls back for a consumer. It only takes notes for the consumer's thread.
 
 use std::collections::VecDeque;
+use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -12,6 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::log;
+use super::oauth::Tokens;
 
 /// A change of the assignment that the group's leader decided.
 pub(super) enum Change {
@@ -27,11 +30,16 @@ pub(super) struct Context {
     down: Mutex<Option<Instant>>,
     /// The thread looks at `changes`.
     attended: AtomicBool,
+    tokens: Tokens,
 }
 
 pub(super) type Client = BaseConsumer<Context>;
 
 impl Context {
+    pub(super) fn new(tokens: Tokens) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+
     pub(super) fn next_change(&self) -> Option<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -51,6 +59,12 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        self.tokens.read()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         log::record(level, facility, line);
     }

@@ -1,22 +1,69 @@
 //! Questions to the cluster, asked with a client that belongs to no group.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::config::Config;
 use super::error::{from_code, translate};
-use super::log::LogContext;
+use super::oauth::Tokens;
 use super::start::ASK_TIMEOUT;
+use super::{log, native};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Topic;
 
-impl ConsumerContext for LogContext {}
+/// How long to wait for an answer before looking for a refusal.
+const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) type Client = BaseConsumer<LogContext>;
+/// Notes why brokers were refused, or refused the client: the errors that calls return tell
+/// nothing of it.
+pub(super) struct Notes {
+    refusal: Mutex<Option<(KafkaError, String)>>,
+    tokens: Tokens,
+}
+
+impl Notes {
+    pub(super) fn new(tokens: Tokens) -> Self {
+        Self { refusal: Mutex::new(None), tokens }
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(KafkaError, String)>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Notes {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        self.tokens.read()
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log::record(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log::record_error(&error, reason);
+        // A broker that refuses the client's certificate says so only after the handshake.
+        let is_alert = reason.contains("SSL alert number");
+        let error = if is_alert { KafkaError::Global(RDKafkaErrorCode::SSL) } else { error };
+        if translate("connect", error.clone()).kind() == ErrorKind::PermissionDenied {
+            *self.refusal() = Some((error, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Notes {}
+
+pub(super) type Client = BaseConsumer<Notes>;
 
 /// Runs what waits for the network on a thread that may wait.
 pub(super) async fn blocking<T: Send + 'static>(
@@ -29,14 +76,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(panicked)?
 }
 
-/// Throws away the events of a client that nobody polls, so that they don't pile up, and
-/// returns the last error among them.
-pub(super) fn drain(client: &Client) -> Option<KafkaError> {
-    let mut last = None;
-    while let Some(event) = client.poll(Duration::ZERO) {
-        last = event.err().or(last);
-    }
-    last
+/// Serves the events of a client that nobody polls, so that they don't pile up.
+pub(super) fn drain(client: &Client) {
+    while client.poll(Duration::ZERO).is_some() {}
 }
 
 /// The client, shared by all questions.
@@ -44,13 +86,16 @@ pub(super) fn drain(client: &Client) -> Option<KafkaError> {
 pub(super) struct Control {
     client: Arc<Client>,
     servers: Arc<str>,
+    settings: Arc<ClientConfig>,
 }
 
 impl Control {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let client = config.control().create_with_context(LogContext);
-        let client = client.map_err(|error| translate("connect", error))?;
-        Ok(Self { client: Arc::new(client), servers: config.servers.as_str().into() })
+        let settings = config.control();
+        let client = settings.create_with_context(Notes::new(config.tokens()));
+        let client = Arc::new(client.map_err(|error| translate("connect", error))?);
+        let servers = config.servers.as_str().into();
+        Ok(Self { client, servers, settings: Arc::new(settings) })
     }
 
     /// Asks a blocking question off the runtime's own threads.
@@ -59,26 +104,65 @@ impl Control {
         operation: &'static str,
         question: impl FnOnce(&Client) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
-        let client = self.client.clone();
-        blocking(operation, move || {
-            drain(&client);
-            question(&client).map_err(|error| translate(operation, error))
+        self.work(operation, move |client| {
+            question(client).map_err(|error| translate(operation, error))
         })
         .await
     }
 
-    /// Fails with `Unavailable`, naming the servers, where none answers in time, and with what
-    /// a broker said where one refused.
-    pub(super) async fn ping(&self, operation: &'static str, timeout: Duration) -> Result<()> {
-        let (client, servers) = (self.client.clone(), self.servers.clone());
+    /// Asks several questions, off the runtime's own threads.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let client = self.client.clone();
         blocking(operation, move || {
-            // Any name will do, and asking for this one makes no topic.
-            match client.fetch_metadata(Some("__consumer_offsets"), timeout) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(unanswered(operation, error, drain(&client), &servers)),
-            }
+            drain(&client);
+            work(&client)
         })
         .await
+    }
+
+    /// Fails with `Unavailable`, naming the servers, where none answers in time, and at once
+    /// with the cause where the client or a broker was refused.
+    pub(super) async fn ping(&self, operation: &'static str, timeout: Duration) -> Result<()> {
+        let control = self.clone();
+        blocking(operation, move || control.await_answer(operation, timeout)).await
+    }
+
+    fn await_answer(&self, operation: &'static str, timeout: Duration) -> Result<()> {
+        let until = Instant::now() + timeout;
+        *self.client.context().refusal() = None;
+        loop {
+            drain(&self.client);
+            if let Some((error, reason)) = self.client.context().refusal().take() {
+                return Err(self.refused(operation, error, reason));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            // Any name will do, and asking for this one makes no topic.
+            match self.client.fetch_metadata(Some("__consumer_offsets"), left.min(LOOK)) {
+                Ok(_) => return Ok(()),
+                Err(error) if left.is_zero() => {
+                    let problem = "no broker answers";
+                    let error =
+                        Error::new(ErrorKind::Unavailable, operation, problem).with_source(error);
+                    return Err(error.with("servers", &self.servers));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn refused(&self, operation: &'static str, error: KafkaError, reason: String) -> Error {
+        let is_tls = error.rdkafka_error_code() == Some(RDKafkaErrorCode::SSL);
+        let error = translate(operation, error).with("servers", &self.servers);
+        let certificate = if is_tls { native::certificate_fault(&self.settings) } else { None };
+        let error = error.with("reason", reason);
+        match certificate {
+            Some(fault) => error.with("certificate", fault),
+            None => error,
+        }
     }
 
     /// The numbers of a topic's partitions; `NotFound` where there is no such topic.
@@ -118,22 +202,6 @@ impl Control {
                 Err(error) => return Err(error),
             }
         }
-    }
-}
-
-/// Why nobody answered: refused for a reason, or not reached.
-fn unanswered(
-    operation: &'static str,
-    error: KafkaError,
-    reason: Option<KafkaError>,
-    servers: &str,
-) -> Error {
-    let refused = reason.map(|reason| translate(operation, reason));
-    match refused.filter(|refused| refused.kind() == ErrorKind::PermissionDenied) {
-        Some(refused) => refused.with("servers", servers),
-        None => Error::new(ErrorKind::Unavailable, operation, "no broker answers")
-            .with("servers", servers)
-            .with_source(error),
     }
 }
 

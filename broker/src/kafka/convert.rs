@@ -1,16 +1,23 @@
 //! Messages of Kafka as ours, and the other way round.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::{Bytes, BytesMut};
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Headers, Message, Timestamp};
+use crate::message::{Headers, Message, TOMBSTONE, Timestamp};
 
 /// The most bytes that messages share an allocation for: few allocations for large ones, and a
 /// message that is held for long pins no more than this.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// A message in librdkafka's memory.
+pub(super) struct Fetched<'a> {
+    pub(super) offset: u64,
+    pub(super) key: Option<&'a [u8]>,
+    /// None of a tombstone.
+    pub(super) payload: Option<&'a [u8]>,
+    pub(super) millis: Option<i64>,
+}
 
 /// Fetched messages, copied out of librdkafka's memory one by one.
 #[derive(Default)]
@@ -25,16 +32,24 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Copies a message behind those already there.
-    pub(super) fn push(&mut self, message: &BorrowedMessage<'_>) {
-        self.reserve(message.key_len() + message.payload_len());
-        self.offsets.push(u64::try_from(message.offset()).unwrap_or_default());
-        let copy = Message {
-            key: message.key().map(|key| self.put(key)),
-            payload: message.payload().map(|payload| self.put(payload)).unwrap_or_default(),
-            headers: copy_headers(message, &mut self.blocks),
-            timestamp: message.timestamp().to_millis().map(from_millis),
+    /// Copies a message behind those already there; its headers are copied by the caller.
+    pub(super) fn push(
+        &mut self,
+        message: &Fetched<'_>,
+        headers: impl FnOnce(&mut BytesMut) -> Headers,
+    ) {
+        let lengths = message.key.map_or(0, <[u8]>::len) + message.payload.map_or(0, <[u8]>::len);
+        self.reserve(lengths);
+        self.offsets.push(message.offset);
+        let mut copy = Message {
+            key: message.key.map(|key| self.put(key)),
+            payload: message.payload.map(|payload| self.put(payload)).unwrap_or_default(),
+            headers: headers(&mut self.blocks),
+            timestamp: message.millis.map(from_millis),
         };
+        if message.payload.is_none() && !copy.is_tombstone() {
+            copy.headers.push(TOMBSTONE, &[]);
+        }
         self.messages.push(copy);
     }
 
@@ -57,42 +72,27 @@ impl Batch {
     }
 }
 
-fn copy_headers(message: &BorrowedMessage<'_>, blocks: &mut BytesMut) -> Headers {
-    let Some(headers) = message.headers() else { return Headers::default() };
-    for index in 0..headers.count() {
-        // The wrapper panics where a foreign producer's header name is not UTF-8.
-        match catch_unwind(AssertUnwindSafe(|| headers.try_get(index))) {
-            Ok(Some(header)) => {
-                Headers::encode(blocks, header.key, header.value.unwrap_or_default());
-            }
-            Ok(None) => {}
-            Err(_) => tracing::warn!(
-                partition = message.partition(),
-                offset = message.offset(),
-                "a header is left out because its name is not UTF-8"
-            ),
+/// Fails with `Unsupported` for a name with a NUL, which librdkafka's readers would cut off.
+pub(super) fn check_headers(headers: &Headers) -> Result<()> {
+    match headers.iter().find(|(name, _)| name.contains('\0')) {
+        Some((name, _)) => {
+            let problem = "kafka takes no header name that holds a NUL";
+            let error = Error::new(ErrorKind::Unsupported, "publish", problem);
+            Err(error.with("header", format!("{name:?}")))
         }
+        None => Ok(()),
     }
-    Headers::from_block(blocks.split().freeze()).unwrap_or_default()
 }
 
 /// The headers as librdkafka takes them; none where there are none.
-///
-/// Fails with `Unsupported` for a name with a NUL, which librdkafka's readers would cut off.
-pub(super) fn to_headers(headers: &Headers) -> Result<Option<OwnedHeaders>> {
+pub(super) fn to_headers(headers: &Headers) -> Option<OwnedHeaders> {
     if headers.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let mut owned = OwnedHeaders::new_with_capacity(headers.iter().count());
-    for (name, value) in headers.iter() {
-        if name.contains('\0') {
-            let problem = "kafka takes no header name that holds a NUL";
-            let error = Error::new(ErrorKind::Unsupported, "publish", problem);
-            return Err(error.with("header", format!("{name:?}")));
-        }
-        owned = owned.insert(Header { key: name, value: Some(value) });
-    }
-    Ok(Some(owned))
+    let owned = OwnedHeaders::new_with_capacity(headers.iter().count());
+    let insert =
+        |owned: OwnedHeaders, (name, value)| owned.insert(Header { key: name, value: Some(value) });
+    Some(headers.iter().fold(owned, insert))
 }
 
 /// Whole milliseconds, as Kafka keeps them.
@@ -106,22 +106,24 @@ fn from_millis(millis: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::Headers as _;
+
     use super::*;
 
     #[test]
     fn headers_keep_their_order_and_bytes() {
         let headers: Headers =
             [("a", &b"1"[..]), ("b", &[0, 255][..]), ("a", &b""[..])].into_iter().collect();
-        let owned = to_headers(&headers).unwrap().unwrap();
+        let owned = to_headers(&headers).unwrap();
         let back: Vec<_> = owned.iter().map(|header| (header.key, header.value.unwrap())).collect();
         assert_eq!(back, headers.iter().collect::<Vec<_>>());
-        assert!(to_headers(&Headers::default()).unwrap().is_none());
+        assert!(to_headers(&Headers::default()).is_none());
     }
 
     #[test]
     fn a_header_name_with_a_nul_is_unsupported() {
         let headers: Headers = [("a\0b", &b"1"[..])].into_iter().collect();
-        assert_eq!(to_headers(&headers).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(check_headers(&headers).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub(super) fn translate(operation: &'static str, error: KafkaError) -> Error {
 
 /// Translates a bare code.
 pub(super) fn from_code(operation: &'static str, code: RDKafkaErrorCode) -> Error {
-    Error::new(kind(code), operation, text(code))
+    let error = Error::new(kind(code), operation, text(code));
+    // The name of a static member that died is free once its session has run out.
+    let frees_itself = code == RDKafkaErrorCode::UnreleasedInstanceId;
+    if frees_itself { error.with_retryable(true) } else { error }
 }
 
 fn text(code: RDKafkaErrorCode) -> String {
@@ -70,7 +73,10 @@ fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | C::InvalidProducerEpoch
         | C::IllegalGeneration
         | C::UnknownMemberId
+        | C::FencedMemberEpoch
+        | C::StaleMemberEpoch
         | C::AssignmentLost => ErrorKind::Fenced,
+        C::NonEmptyGroup | C::GroupSubscribedToTopic | C::UnreleasedInstanceId => ErrorKind::InUse,
         C::QueueFull | C::ThrottlingQuotaExceeded => ErrorKind::Throttled,
         C::MessageTimedOut | C::OperationTimedOut | C::RequestTimedOut | C::TimedOutQueue => {
             ErrorKind::Timeout
@@ -91,6 +97,7 @@ fn is_outage(code: RDKafkaErrorCode) -> bool {
         code,
         C::BrokerTransportFailure
             | C::AllBrokersDown
+            | C::BrokerDestroy
             | C::Resolve
             | C::NetworkException
             | C::BrokerNotAvailable
@@ -174,6 +181,10 @@ mod tests {
             (C::InvalidProducerEpoch, ErrorKind::Fenced, false),
             (C::IllegalGeneration, ErrorKind::Fenced, false),
             (C::UnknownMemberId, ErrorKind::Fenced, false),
+            (C::ProducerFenced, ErrorKind::Fenced, false),
+            (C::StaleMemberEpoch, ErrorKind::Fenced, false),
+            (C::NonEmptyGroup, ErrorKind::InUse, false),
+            (C::UnreleasedInstanceId, ErrorKind::InUse, true),
             (C::QueueFull, ErrorKind::Throttled, true),
             (C::ThrottlingQuotaExceeded, ErrorKind::Throttled, true),
             (C::MessageTimedOut, ErrorKind::Timeout, true),
@@ -181,6 +192,7 @@ mod tests {
             (C::RequestTimedOut, ErrorKind::Timeout, true),
             (C::BrokerTransportFailure, ErrorKind::Unavailable, true),
             (C::AllBrokersDown, ErrorKind::Unavailable, true),
+            (C::BrokerDestroy, ErrorKind::Unavailable, true),
             (C::Resolve, ErrorKind::Unavailable, true),
             (C::LeaderNotAvailable, ErrorKind::Unavailable, true),
             (C::CoordinatorNotAvailable, ErrorKind::Unavailable, true),

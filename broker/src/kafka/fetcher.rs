@@ -11,17 +11,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::committer::{Commits, Committer, commit};
-use super::context::{Change, Client, Context, await_stop, give_back, is_cooperative, note};
-use super::convert::Batch;
+use super::committer::{Committer, commit};
+use super::context::{Change, Client, await_stop, give_back, is_cooperative, note};
 use super::error::translate;
+use super::queue::{End, Queue};
 use super::start::{self, Begin};
-use super::state::{Link, is_fatal};
+use super::state::{Commit, Commits, Link, is_fatal};
+use super::transaction::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Topic;
 use crate::subscription::{Event, Seek, Start};
@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub(super) latest: BTreeMap<u32, u64>,
     pub(super) commit_interval: Duration,
     pub(super) outage_max: Duration,
+    /// Of a static member: its predecessor may have died within a transaction.
+    pub(super) heritage: Option<Source>,
 }
 
 /// Partitions that wait for their deliveries before they go to another member.
@@ -58,7 +60,7 @@ struct Handover {
 
 pub(super) struct Fetcher {
     consumer: Arc<Client>,
-    queues: BTreeMap<u32, PartitionQueue<Context>>,
+    queues: BTreeMap<u32, Queue>,
     link: Arc<Link>,
     plan: Plan,
     handover: Option<Handover>,
@@ -110,6 +112,9 @@ impl Fetcher {
             match event {
                 // It came before its partition had a queue: fetch it again, in its order.
                 Ok(message) => self.restart(u32::try_from(message.partition()).unwrap_or(0)),
+                Err(KafkaError::PartitionEOF(number)) => {
+                    self.restart(u32::try_from(number).unwrap_or(0));
+                }
                 Err(error) => self.report(error),
             }
         }
@@ -167,6 +172,7 @@ impl Fetcher {
             match ask(&self.consumer) {
                 Ok(answer) => return Some(answer),
                 Err(error) => {
+                    self.end_predecessor(&error);
                     let error = translate("receive", error).with("topic", &self.plan.topic);
                     if !error.is_retryable() {
                         self.link.fail(error, true);
@@ -179,6 +185,17 @@ impl Fetcher {
             thread::sleep(RETRY_PAUSE);
         }
         None
+    }
+
+    /// Ends the transaction that hides the group's position, where one of the same name left
+    /// it: by itself it would end only after `transaction_timeout`.
+    fn end_predecessor(&self, error: &KafkaError) {
+        let is_hidden = error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnstableOffsetCommit);
+        if let Some(heritage) = self.plan.heritage.as_ref().filter(|_| is_hidden)
+            && let Err(error) = heritage.connect()
+        {
+            tracing::debug!(?error, "a predecessor's transaction is left to end by itself");
+        }
     }
 
     /// Begins to consume partitions.
@@ -221,13 +238,14 @@ impl Fetcher {
         self.queues.remove(&number);
         let topic = self.plan.topic.as_str();
         let partition = i32::try_from(number).unwrap_or(i32::MAX);
-        let Some(mut queue) = self.consumer.split_partition_queue(topic, partition) else {
-            let problem = format!("partition {number} has no queue");
-            return self.link.fail(Error::new(ErrorKind::Unexpected, "receive", problem), true);
-        };
         let link = self.link.clone();
-        queue.set_nonempty_callback(move || link.wake());
-        self.queues.insert(number, queue);
+        match Queue::open(&self.consumer, topic, partition, move || link.wake()) {
+            Some(queue) => drop(self.queues.insert(number, queue)),
+            None => {
+                let problem = format!("partition {number} has no queue");
+                self.link.fail(Error::new(ErrorKind::Unexpected, "receive", problem), true);
+            }
+        }
     }
 
     fn begin_handover(&mut self, list: TopicPartitionList) {
@@ -249,7 +267,7 @@ impl Fetcher {
     fn give_away(&mut self, handover: &Handover) {
         let commits = {
             let mut state = self.link.lock();
-            let commits = state.commits(Some(&handover.numbers));
+            let commits = state.commits(Commits::Leaving(&handover.numbers));
             state.remove(&handover.numbers);
             commits
         };
@@ -316,36 +334,49 @@ impl Fetcher {
     /// Fills the windows that have room; whether there was anything to take.
     fn fetch(&mut self) -> bool {
         let mut is_busy = false;
-        let mut failed = Vec::new();
-        for (number, queue) in &self.queues {
+        let mut ended = Vec::new();
+        for (number, queue) in &mut self.queues {
             let room = self.link.lock().room(*number);
             if room == 0 {
                 continue;
             }
-            let (batch, error) = take(queue, room.min(BATCH_MESSAGES_MAX));
+            let (batch, end) = queue.take(room.min(BATCH_MESSAGES_MAX), BATCH_BYTES_MAX);
             if !batch.messages.is_empty() {
                 is_busy = true;
                 self.link.arrive(*number, &batch.offsets, batch.messages);
+            } else if end.is_none()
+                && !self.plan.is_reader
+                && let Some(at) = queue.position()
+            {
+                self.link.lock().reached_end(*number, at);
             }
-            failed.extend(error.map(|error| (*number, error)));
+            ended.extend(end.map(|end| (*number, end)));
         }
-        is_busy |= !failed.is_empty();
-        for (number, error) in failed {
-            self.fetch_failed(number, error);
+        is_busy |= !ended.is_empty();
+        for (number, end) in ended {
+            match end {
+                End::Reached(at) => {
+                    self.link.lock().reached_end(number, at);
+                    self.link.arrived.notify_one();
+                }
+                End::Failed(error) => self.fetch_failed(number, error),
+            }
         }
         is_busy
     }
 
     fn fetch_failed(&mut self, number: u32, error: KafkaError) {
         match error.rdkafka_error_code() {
-            _ if matches!(error, KafkaError::PartitionEOF(_)) => {
-                self.link.lock().reached_end(number);
-                self.link.arrived.notify_one();
-            }
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 self.step_over_hole(number);
             }
-            _ => self.report(error),
+            _ => {
+                self.report(error);
+                // An error that is taken from a queue moves librdkafka's own position by one.
+                if !self.plan.is_reader {
+                    self.restart(number);
+                }
+            }
         }
     }
 
@@ -367,16 +398,14 @@ impl Fetcher {
 
     fn commit_when_due(&mut self) {
         let Some(committer) = &self.committer else { return };
-        if Instant::now() < self.next_commit {
-            return;
-        }
-        self.next_commit = Instant::now() + self.plan.commit_interval;
         let mut state = self.link.lock();
         // One at a time, so that commits don't pile up while the coordinator is away.
-        if state.committing {
+        if state.committing || !state.urgent && Instant::now() < self.next_commit {
             return;
         }
-        let commits = state.commits(None);
+        state.urgent = false;
+        self.next_commit = Instant::now() + self.plan.commit_interval;
+        let commits = state.commits(Commits::Current);
         state.committing = !commits.is_empty();
         drop(state);
         if !commits.is_empty() {
@@ -385,8 +414,8 @@ impl Fetcher {
     }
 
     /// Commits and waits; a failure only means that messages come again.
-    fn commit_now(&self, commits: &Commits) {
-        if !commits.is_empty() && !self.plan.is_reader {
+    fn commit_now(&self, commits: &[Commit]) {
+        if !commits.is_empty() {
             let result = commit(&self.consumer, &self.plan.topic, commits);
             note(result, "commit before giving partitions back");
         }
@@ -414,8 +443,10 @@ impl Fetcher {
     }
 
     fn close(&mut self) {
+        // A transaction that is being committed comes to its end before the member leaves.
+        drop(self.link.transactor().take());
         self.committer = None;
-        let commits = self.link.lock().commits(None);
+        let commits = self.link.lock().commits(Commits::Last);
         self.commit_now(&commits);
         let context = self.consumer.context().clone();
         context.attend(false);
@@ -441,19 +472,6 @@ impl Drop for Fetcher {
         self.link.close();
         self.link.lock().moves.clear();
     }
-}
-
-/// Takes what a queue holds, up to a bound, and the error that ended it.
-fn take(queue: &PartitionQueue<Context>, messages_max: usize) -> (Batch, Option<KafkaError>) {
-    let mut batch = Batch::default();
-    while batch.messages.len() < messages_max && batch.bytes < BATCH_BYTES_MAX {
-        match queue.poll(Duration::ZERO) {
-            None => break,
-            Some(Ok(message)) => batch.push(&message),
-            Some(Err(error)) => return (batch, Some(error)),
-        }
-    }
-    (batch, None)
 }
 
 fn signed(offset: u64) -> i64 {

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::Config;
-use super::control::{Client, Control, blocking, drain};
+use super::control::{Client, Control, Notes, blocking, drain};
 use super::error::translate;
-use super::log::LogContext;
 use super::start::{self, Bounds};
 use crate::contract::PartitionLag;
 use crate::error::Result;
@@ -18,14 +17,14 @@ use crate::name::{Group, Topic};
 pub(super) struct Observers(Mutex<HashMap<Group, Arc<Client>>>);
 
 impl Observers {
-    fn of(&self, config: &Config, group: &Group) -> Result<Arc<Client>> {
+    pub(super) fn of(&self, config: &Config, group: &Group) -> Result<Arc<Client>> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(group) {
             return Ok(client.clone());
         }
         let mut settings = config.control();
         settings.set("group.id", group.as_str());
-        let client = settings.create_with_context(LogContext);
+        let client = settings.create_with_context(Notes::new(config.tokens()));
         let client: Arc<Client> = Arc::new(client.map_err(|error| translate("lag", error))?);
         clients.insert(group.clone(), client.clone());
         Ok(client)
@@ -53,7 +52,8 @@ impl Observers {
                 start::committed(&client, topic.as_str(), &partitions).map_err(failed)?;
             let bounds = start::bounds(&client, topic.as_str(), &partitions).map_err(failed)?;
             let lags = bounds.into_iter().map(|(partition, bounds)| {
-                lag(partition, committed.get(&partition).copied().flatten(), bounds)
+                let place = committed.get(&partition).copied().flatten();
+                lag(partition, place.map(|place| place.offset), bounds)
             });
             Ok(lags.collect())
         })

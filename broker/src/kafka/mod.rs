@@ -5,6 +5,18 @@
 //! side delivers from. Equal keys share a partition by murmur2, as Java clients do. Only the
 //! settled prefix of a partition is ever committed. A rejected delivery is settled like an
 //! acknowledged one: the delivery layer has written the dead letter before.
+//!
+//! A position is committed with a note: how many owners began to deliver there. It is durable
+//! before the first delivery, and one that leaves in order takes its count back, so that what
+//! remains are deaths. From the third on messages go out singly, each behind a commit of its
+//! own, until the one that kills is out of attempts.
+//!
+//! A transaction gathers what is published and settled, and happens as a whole at its commit,
+//! by a producer of the consumer's own. Its name is made of group and instance, so that with
+//! an instance a successor fences its predecessor. Steps that may pass are tried again for
+//! `transaction_timeout` and `outage_max` together; `Unavailable` says that nothing happened.
+//! Where even the outcome stays unknown the consumer ends with an error that says so, and a
+//! new one goes on behind what was committed.
 
 mod admin;
 mod broker;
@@ -16,12 +28,17 @@ mod control;
 mod convert;
 mod error;
 mod fetcher;
+mod groups;
 mod lag;
 mod log;
+mod native;
+mod oauth;
 mod producer;
+mod queue;
 mod start;
 mod state;
-mod status;
+mod transaction;
+mod transactor;
 
 #[cfg(test)]
 mod tests;

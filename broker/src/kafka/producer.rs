@@ -3,22 +3,26 @@
 //! A message's tag, which librdkafka hands back with its result, is its batch's slot and its
 //! place therein, so that sending allocates nothing for a message.
 
+use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::util::IntoOpaque;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use super::config::Config;
 use super::control::blocking;
 use super::error::{from_code, translate};
-use super::{convert, log, status};
+use super::oauth::Tokens;
+use super::{convert, log, native};
 use crate::contract::Published;
 use crate::delivery::Position;
 use crate::error::{Error, ErrorKind, Result};
@@ -92,6 +96,7 @@ struct Deliveries {
     /// A sender waits for room in the queue.
     stalled: AtomicBool,
     room: Notify,
+    tokens: Tokens,
 }
 
 impl Deliveries {
@@ -101,6 +106,12 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
+        self.tokens.read()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         log::record(level, facility, line);
     }
@@ -121,7 +132,7 @@ impl ProducerContext for Deliveries {
             )),
             Err((error, message)) => {
                 let cause = translate("publish", error.clone()).with("topic", message.topic());
-                if status::is_not_persisted(message) {
+                if native::is_not_persisted(message) {
                     Published::NotWritten(cause)
                 } else {
                     Published::Unknown(cause)
@@ -180,11 +191,44 @@ fn serve(native: Arc<Native>, ended: Arc<AtomicBool>) -> Result<()> {
     })
 }
 
-type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
+type Record<'a, T> = BaseRecord<'a, [u8], [u8], T>;
+
+/// Refuses what no broker is asked to take.
+pub(super) fn check(message: &Message, bytes_max: usize) -> Result<()> {
+    let size = message.size();
+    if size > bytes_max {
+        let problem = format!("the message has {size} bytes, and {bytes_max} are allowed");
+        return Err(Error::new(ErrorKind::TooLarge, "publish", problem));
+    }
+    convert::check_headers(&message.headers)
+}
+
+/// A message as librdkafka takes it. A tombstone is one without a value; it keeps its header,
+/// so that headers keep their order.
+pub(super) fn record<'a, T: IntoOpaque>(
+    topic: &'a Topic,
+    message: &'a Message,
+    tag: T,
+    bytes_max: usize,
+) -> Result<Record<'a, T>> {
+    check(message, bytes_max)?;
+    let payload: &[u8] = &message.payload;
+    Ok(BaseRecord {
+        topic: topic.as_str(),
+        partition: None,
+        payload: (!payload.is_empty() || !message.is_tombstone()).then_some(payload),
+        key: message.key.as_deref(),
+        timestamp: message.timestamp.map(convert::to_millis),
+        headers: convert::to_headers(&message.headers),
+        delivery_opaque: tag,
+    })
+}
 
 impl Producer {
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let native = config.producer().create_with_context(Deliveries::default());
+        let native = config.producer();
+        let deliveries = Deliveries { tokens: config.tokens(), ..Deliveries::default() };
+        let native = native.create_with_context(deliveries);
         let native: Native = native.map_err(|error| translate("connect", error))?;
         let deliveries = native.client().context().clone();
         let message_bytes_max = config.message_bytes_max;
@@ -204,10 +248,11 @@ impl Producer {
         let slot = self.deliveries.lock().begin(left, done);
         let mut sending = Sending { deliveries: &self.deliveries, slot, left };
         for (place, message) in batch.into_iter().enumerate() {
-            let sent = match self.record(topic, &message, slot << PLACE_BITS | place) {
-                Ok(record) => self.send(record).await,
-                Err(error) => Err(error),
-            };
+            let sent =
+                match record(topic, &message, slot << PLACE_BITS | place, self.message_bytes_max) {
+                    Ok(record) => self.send(record).await,
+                    Err(error) => Err(error),
+                };
             sending.left -= 1;
             if let Err(error) = sent {
                 let refused = Published::NotWritten(error.with("topic", topic));
@@ -221,25 +266,8 @@ impl Producer {
         Ok(results.map(|result| result.unwrap_or_else(|| Published::Unknown(lost()))).collect())
     }
 
-    fn record<'a>(&self, topic: &'a Topic, message: &'a Message, tag: usize) -> Result<Record<'a>> {
-        let (size, max) = (message.size(), self.message_bytes_max);
-        if size > max {
-            let problem = format!("the message has {size} bytes, and {max} are allowed");
-            return Err(Error::new(ErrorKind::TooLarge, "publish", problem));
-        }
-        Ok(BaseRecord {
-            topic: topic.as_str(),
-            partition: None,
-            payload: Some(&message.payload),
-            key: message.key.as_deref(),
-            timestamp: message.timestamp.map(convert::to_millis),
-            headers: convert::to_headers(&message.headers)?,
-            delivery_opaque: tag,
-        })
-    }
-
     /// Queues one message, whose bytes are copied; waits while the queue is full.
-    async fn send(&self, mut record: Record<'_>) -> Result<()> {
+    async fn send(&self, mut record: Record<'_, usize>) -> Result<()> {
         loop {
             let refused = match self.native.send(record) {
                 Ok(()) => return Ok(()),

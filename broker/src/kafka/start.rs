@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::convert::to_millis;
+use super::native;
 use crate::subscription::Start;
 
 /// How long one question to the broker may take.
@@ -18,6 +19,31 @@ pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Bounds {
     pub(super) low: u64,
     pub(super) high: u64,
+}
+
+/// A group's position in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    /// How many owners delivered from here on without getting any further. It is committed
+    /// along with the offset, so that it survives their deaths.
+    pub(super) starts: u32,
+}
+
+/// What the note of a commit begins with that counts starts; without a note there was none.
+const STARTS: &str = "starts=";
+
+impl Place {
+    /// The note to commit the offset with.
+    pub(super) fn note(self) -> Option<String> {
+        (self.starts > 0).then(|| format!("{STARTS}{}", self.starts))
+    }
+
+    fn read(offset: u64, note: &[u8]) -> Self {
+        let text = std::str::from_utf8(note).unwrap_or_default();
+        let starts = text.strip_prefix(STARTS).and_then(|count| count.parse().ok());
+        Self { offset, starts: starts.unwrap_or(0) }
+    }
 }
 
 /// Where a partition begins, and what that means for its window.
@@ -31,9 +57,16 @@ pub(super) struct Begin {
     /// The wanted offset, where retention had deleted it.
     pub(super) gone: Option<u64>,
     /// What the group's position is known to be; none where it must be committed anew.
-    pub(super) committed: Option<u64>,
+    pub(super) committed: Option<Place>,
     /// The partition's end when this was asked.
     pub(super) end: u64,
+}
+
+impl Begin {
+    /// How many owners before this one delivered the first message and died.
+    pub(super) fn starts(&self) -> u32 {
+        self.committed.filter(|place| place.offset == self.deliver).map_or(0, |place| place.starts)
+    }
 }
 
 /// The offset that a start stands for in one partition; `at` is the first message of the
@@ -59,12 +92,12 @@ fn begin(partition: u32, offset: u64, bounds: Bounds) -> Begin {
     }
 }
 
-/// Goes on at a group's committed offset.
-fn resume(partition: u32, committed: u64, bounds: Bounds) -> Begin {
+/// Goes on at a group's position.
+fn resume(partition: u32, committed: Place, bounds: Bounds) -> Begin {
     // An offset beyond the end was lost with the messages before it.
-    let is_kept = (bounds.low..=bounds.high).contains(&committed);
-    let at = if is_kept { committed } else { bounds.low };
-    let gone = (!is_kept).then_some(committed);
+    let is_kept = (bounds.low..=bounds.high).contains(&committed.offset);
+    let at = if is_kept { committed.offset } else { bounds.low };
+    let gone = (!is_kept).then_some(committed.offset);
     Begin { gone, committed: Some(committed), ..begin(partition, at, bounds) }
 }
 
@@ -81,7 +114,8 @@ fn fresh(
         (Start::Latest, Some(end)) => Begin { committed: None, ..begin(partition, end, bounds) },
         _ => {
             let begin = begin(partition, wanted(start, bounds, at), bounds);
-            Begin { committed: Some(begin.deliver), ..begin }
+            let place = Place { offset: begin.deliver, starts: 0 };
+            Begin { committed: Some(place), ..begin }
         }
     }
 }
@@ -119,7 +153,7 @@ pub(super) fn resolve_member<C: ConsumerContext>(
         let at = at.get(&partition).copied().flatten();
         let latest = latest.get(&partition).copied();
         match committed.get(&partition).copied().flatten() {
-            Some(offset) => resume(partition, offset, bounds),
+            Some(place) => resume(partition, place, bounds),
             None => fresh(partition, start, latest, bounds, at),
         }
     });
@@ -131,9 +165,17 @@ pub(super) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partitions: &[u32],
-) -> KafkaResult<BTreeMap<u32, Option<u64>>> {
+) -> KafkaResult<BTreeMap<u32, Option<Place>>> {
     let unknown = list(topic, partitions.iter().map(|partition| (*partition, Offset::Invalid)))?;
-    read(&consumer.committed_offsets(unknown, ASK_TIMEOUT)?)
+    let mut all = BTreeMap::new();
+    for element in native::elements(&consumer.committed_offsets(unknown, ASK_TIMEOUT)?) {
+        if let Some(code) = element.error {
+            return Err(KafkaError::OffsetFetch(code));
+        }
+        let place = element.offset.map(|offset| Place::read(offset, &element.metadata));
+        all.insert(element.partition, place);
+    }
+    Ok(all)
 }
 
 fn at<C: ConsumerContext>(
@@ -181,6 +223,22 @@ pub(super) fn list(
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
         list.add_partition_offset(topic, i32::try_from(partition).unwrap_or(i32::MAX), offset)?;
+    }
+    Ok(list)
+}
+
+/// A list of positions to be committed, each with its note.
+pub(super) fn places(
+    topic: &str,
+    places: impl IntoIterator<Item = (u32, Place)>,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, place) in places {
+        let mut element = list.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
+        element.set_offset(Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX)))?;
+        if let Some(note) = place.note() {
+            element.set_metadata(note);
+        }
     }
     Ok(list)
 }
@@ -238,9 +296,10 @@ mod tests {
     #[test]
     fn a_member_goes_on_where_its_group_was() {
         let check = |committed, fetch, gone| {
-            let begin = resume(0, committed, KEPT);
+            let place = Place { offset: committed, starts: 1 };
+            let begin = resume(0, place, KEPT);
             assert_eq!((begin.fetch, begin.gone), (fetch, gone), "{committed}");
-            assert_eq!(begin.committed, Some(committed));
+            assert_eq!(begin.committed, Some(place));
         };
         check(12, 12, None);
         check(20, 20, None);
@@ -253,6 +312,18 @@ mod tests {
         let latest = fresh(0, Start::Latest, Some(18), KEPT, None);
         assert_eq!((latest.fetch, latest.committed), (18, None));
         let earliest = fresh(0, Start::Earliest, None, KEPT, None);
-        assert_eq!((earliest.fetch, earliest.committed), (10, Some(10)));
+        let place = Place { offset: 10, starts: 0 };
+        assert_eq!((earliest.fetch, earliest.committed), (10, Some(place)));
+    }
+
+    #[test]
+    fn a_note_keeps_the_count_and_foreign_notes_count_nothing() {
+        for starts in [0, 1, 7] {
+            let note = Place { offset: 3, starts }.note().unwrap_or_default();
+            assert_eq!(Place::read(3, note.as_bytes()), Place { offset: 3, starts });
+        }
+        for note in [&b""[..], b"starts=", b"starts=-1", b"foreign", &[0xff, 0]] {
+            assert_eq!(Place::read(3, note).starts, 0, "{note:?}");
+        }
     }
 }

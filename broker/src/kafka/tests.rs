@@ -11,7 +11,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::{Config, connect};
 use crate::config::File;
-use crate::contract::{Broker, Published};
+use crate::contract::{Broker, Consumer, Published};
+use crate::delivery::{AckToken, Delivery, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::name::{Group, Topic};
@@ -73,7 +74,10 @@ async fn what_never_left_the_process_is_not_written() {
     let error = not_written(publish(&*broker, &topic).await);
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, true));
     cluster.broker_up(1).unwrap();
-    assert!(matches!(publish(&*broker, &topic).await, Published::Written(_)));
+    let begun = Instant::now();
+    while !matches!(publish(&*broker, &topic).await, Published::Written(_)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written after the outage");
+    }
 }
 
 #[tokio::test]
@@ -153,4 +157,84 @@ async fn seeking_again_and_again_and_leaving_does_no_harm() {
         reader.seek(Seek { partition: None, to: Start::Offset(0) }).await.unwrap();
     }
     broker.shutdown().await.unwrap();
+}
+
+/// A member with one delivery, published and settled in a transaction by the caller.
+async fn member_with_one(broker: &dyn Broker, topic: &Topic) -> (Box<dyn Consumer>, Vec<AckToken>) {
+    publish(broker, topic).await;
+    let group = Group::new("group").unwrap();
+    let mut member = broker.subscribe(Subscription::group(topic, &group)).await.unwrap();
+    let limit = Limit::new(1, Duration::from_secs(20));
+    let mut deliveries = Vec::new();
+    while deliveries.is_empty() {
+        deliveries = member.receive(limit).await.unwrap();
+    }
+    (member, deliveries.into_iter().map(Delivery::into_token).collect())
+}
+
+async fn transact(
+    member: &mut dyn Consumer,
+    topic: &Topic,
+    tokens: Vec<AckToken>,
+) -> Result<(), Error> {
+    let mut transaction = member.transaction().await?;
+    transaction.publish(topic, vec![Message::new("result")]).await?;
+    transaction.settle(tokens.into_iter().map(|token| (token, Outcome::Ack)).collect()).await?;
+    transaction.commit().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_tried_again_where_the_coordinator_moves() {
+    use RDKafkaRespErr as E;
+    let (cluster, broker, topic) = cluster("").await;
+    let (mut member, tokens) = member_with_one(&*broker, &topic).await;
+    let passing =
+        [E::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR];
+    cluster.request_errors(RDKafkaApiKey::EndTxn, &passing);
+    transact(&mut *member, &topic, tokens).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refuses_a_transaction_is_told_and_its_delivery_comes_again() {
+    use RDKafkaRespErr as E;
+    let rows = [
+        (E::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, ErrorKind::Fenced),
+        (E::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, ErrorKind::Unavailable),
+        (E::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, ErrorKind::PermissionDenied),
+    ];
+    for (code, kind) in rows {
+        let (cluster, broker, topic) = cluster("").await;
+        let (mut member, tokens) = member_with_one(&*broker, &topic).await;
+        cluster.request_errors(RDKafkaApiKey::TxnOffsetCommit, &[code]);
+        let error = transact(&mut *member, &topic, tokens).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        let again = member.receive(Limit::new(1, Duration::from_secs(20))).await.unwrap();
+        assert_eq!(again[0].attempt(), 2);
+        let tokens = again.into_iter().map(Delivery::into_token).collect();
+        transact(&mut *member, &topic, tokens).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_outcome_is_unknown_ends_the_consumer() {
+    let (cluster, broker, topic) = cluster("").await;
+    let (mut member, tokens) = member_with_one(&*broker, &topic).await;
+    let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
+    cluster.request_errors(RDKafkaApiKey::EndTxn, &[fenced]);
+    let error = transact(&mut *member, &topic, tokens).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fenced, "{error:?}");
+    assert!(error.to_string().contains("unknown"), "{error}");
+    let ended = member.receive(Limit::new(1, Duration::from_secs(20))).await.unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Fenced, "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_is_not_let_in_is_told_where_the_transaction_begins() {
+    let (cluster, broker, topic) = cluster("").await;
+    let (mut member, _tokens) = member_with_one(&*broker, &topic).await;
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[code]);
+    let error = member.transaction().await.err().unwrap();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, false));
+    assert!(error.to_string().contains("group-"), "{error}");
 }

@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::start::Begin;
+use super::context::Client;
+use super::start::{Begin, Place};
+use super::transactor::Transactor;
 use crate::delivery::{AckToken, Delivery, Outcome, Position, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -21,8 +23,12 @@ use crate::name::Topic;
 use crate::subscription::{Event, Seek};
 use crate::window::{Bounds, Window};
 
+mod commits;
+mod step;
 #[cfg(test)]
 mod tests;
+
+pub(super) use commits::{Commit, Commits};
 
 /// A partition that the consumer has.
 struct Partition {
@@ -33,7 +39,11 @@ struct Partition {
     /// The offset to fetch next; before the window's where that one is not written yet.
     fetch: u64,
     /// The group's position as far as it is known; none where it must be committed.
-    committed: Option<u64>,
+    committed: Option<Place>,
+    /// Something was delivered, or waits only for its start to be counted.
+    started: bool,
+    /// The position whose count of starts is durable: nothing is delivered before that.
+    counted: Option<u64>,
     /// It goes to another member: nothing new of it is delivered.
     leaving: bool,
     /// For a reader: what it must have delivered to have caught up.
@@ -43,6 +53,11 @@ struct Partition {
 impl Partition {
     fn room(&self) -> usize {
         if self.leaving { 0 } else { self.window.room() }
+    }
+
+    /// Whether there may be something to deliver now.
+    fn is_ready(&self, now: Instant) -> bool {
+        self.window.ready() > 0 || self.window.next_wake().is_some_and(|wake| wake <= now)
     }
 }
 
@@ -72,6 +87,12 @@ pub(super) struct State {
     pub(super) moves: VecDeque<Move>,
     /// A commit is on its way.
     pub(super) committing: bool,
+    /// A delivery waits for a commit that counts its start.
+    pub(super) urgent: bool,
+    /// A transaction is being committed, which alone may move positions meanwhile.
+    transacting: bool,
+    /// The consumer's thread of control panicked: what it held may have been the cause.
+    panicked: bool,
 }
 
 /// The state with what wakes both sides.
@@ -83,6 +104,12 @@ pub(super) struct Link {
     thread: OnceLock<Thread>,
     /// Becomes true when the thread has left the group.
     pub(super) ended: watch::Sender<bool>,
+    /// Wakes who waits for `committing` to end.
+    idle: Condvar,
+    /// The client, which the thread owns.
+    pub(super) client: OnceLock<Weak<Client>>,
+    /// Made by the first transaction.
+    transactor: Mutex<Option<Transactor>>,
 }
 
 fn next_assignment() -> u64 {
@@ -106,17 +133,28 @@ impl Link {
             starved: false,
             moves: VecDeque::new(),
             committing: false,
+            urgent: false,
+            transacting: false,
+            panicked: false,
         };
         Self {
             state: Mutex::new(state),
             arrived: Notify::new(),
             thread: OnceLock::new(),
             ended: watch::Sender::new(false),
+            idle: Condvar::new(),
+            client: OnceLock::new(),
+            transactor: Mutex::new(None),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The producer of the consumer's transactions, of which one is committed at a time.
+    pub(super) fn transactor(&self) -> MutexGuard<'_, Option<Transactor>> {
+        self.transactor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the calling thread the one that `wake` wakes.
@@ -133,7 +171,10 @@ impl Link {
 
     /// Ends the consumer; the thread commits, leaves the group and ends.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.panicked |= !state.closed && std::thread::panicking();
+        state.closed = true;
+        drop(state);
         self.wake();
         self.arrived.notify_one();
     }
@@ -162,6 +203,7 @@ impl Link {
         let Some(partition) = state.find(partition) else { return };
         let Some(last) = offsets.last() else { return };
         let from = partition.window.next();
+        partition.window.pass_gap(offsets.iter().copied().find(|o| *o >= from).unwrap_or(from));
         let wanted = offsets.iter().copied().zip(Shared::all(messages));
         let wanted = wanted.filter(|(offset, _)| *offset >= from);
         partition.fetch = last + 1;
@@ -177,9 +219,12 @@ impl State {
         Some(&mut self.partitions[index])
     }
 
+    fn assigned(&mut self, number: u32, assignment: u64) -> Option<&mut Partition> {
+        self.find(number).filter(|partition| partition.assignment == assignment)
+    }
+
     fn of(&mut self, token: &AckToken) -> Option<&mut Partition> {
-        let partition = self.find(token.position.partition())?;
-        (partition.assignment == token.assignment).then_some(partition)
+        self.assigned(token.position.partition(), token.assignment)
     }
 
     pub(super) fn tell(&mut self, event: Event) {
@@ -192,9 +237,12 @@ impl State {
         let partition = Partition {
             number: begin.partition,
             assignment: next_assignment(),
-            window: Window::new(self.bounds, begin.deliver, 0),
+            window: Window::new(self.bounds, begin.deliver, begin.starts()),
             fetch: begin.fetch,
             committed: begin.committed,
+            started: false,
+            // A reader owns nothing that could kill it again.
+            counted: self.is_reader.then_some(begin.deliver),
             leaving: false,
             end: begin.end,
         };
@@ -245,31 +293,6 @@ impl State {
         self.partitions.retain(|partition| !numbers.contains(&partition.number));
     }
 
-    /// The positions that moved since they were committed; they count as committed now.
-    pub(super) fn commits(&mut self, only: Option<&[u32]>) -> Vec<(u32, u64)> {
-        let mut commits = Vec::new();
-        for partition in &mut self.partitions {
-            if only.is_some_and(|only| !only.contains(&partition.number)) {
-                continue;
-            }
-            let settled = partition.window.settled();
-            if partition.committed != Some(settled) {
-                partition.committed = Some(settled);
-                commits.push((partition.number, settled));
-            }
-        }
-        commits
-    }
-
-    /// Takes note that a commit failed: these positions are committed again.
-    pub(super) fn uncommit(&mut self, numbers: impl IntoIterator<Item = u32>) {
-        for number in numbers {
-            if let Some(partition) = self.find(number) {
-                partition.committed = None;
-            }
-        }
-    }
-
     /// How many messages a partition takes; zero also where it is gone or leaving.
     pub(super) fn room(&mut self, number: u32) -> usize {
         let least = self.least_room();
@@ -288,11 +311,15 @@ impl State {
         self.partitions.iter().map(|p| (p.number, p.fetch)).collect()
     }
 
-    /// Notes that everything written so far was fetched: the end may be a place that holds
-    /// no message.
-    pub(super) fn reached_end(&mut self, number: u32) {
-        if let Some(partition) = self.find(number) {
-            partition.end = partition.end.min(partition.fetch);
+    /// Notes that everything written before the offset `at` was fetched. The places before it
+    /// may hold no message, but the marks of transactions: they are settled with what precedes.
+    pub(super) fn reached_end(&mut self, number: u32, at: u64) {
+        let Some(partition) = self.find(number) else { return };
+        partition.fetch = partition.fetch.max(at);
+        partition.end = partition.end.min(partition.fetch);
+        if at > partition.window.next() {
+            partition.window.pass_gap(at);
+            partition.window.extend([], at);
         }
     }
 
@@ -335,6 +362,12 @@ impl State {
         for partition in tail.iter_mut().chain(head).filter(|partition| !partition.leaving) {
             if all.len() >= limit {
                 break;
+            }
+            if !partition.is_counted() {
+                let is_ready = partition.is_ready(now);
+                partition.started |= is_ready;
+                self.urgent |= is_ready;
+                continue;
             }
             let (number, assignment) = (partition.number, partition.assignment);
             let room = limit - all.len();
@@ -406,7 +439,8 @@ impl State {
 
     /// When a held or silent delivery may come again.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.partitions.iter().filter_map(|partition| partition.window.next_wake()).min()
+        let counted = self.partitions.iter().filter(|partition| partition.is_counted());
+        counted.filter_map(|partition| partition.window.next_wake()).min()
     }
 
     /// Whether the thread waits for room that is there now, or for deliveries to come back.
@@ -414,7 +448,7 @@ impl State {
         let least = self.least_room();
         let wake = self.starved && self.partitions.iter().any(|p| p.leaving || p.room() >= least);
         self.starved &= !wake;
-        wake
+        wake || self.urgent
     }
 
     pub(super) fn take_events(&mut self) -> Vec<Event> {
