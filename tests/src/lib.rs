@@ -30,6 +30,9 @@ pub use waiting::{HANG, wait_beside, wait_until};
 /// The four programs of the pipeline, in the order in which an image meets them.
 pub const PIPELINE: [&str; 4] = ["app1", "model_server_sub", "model_server_pub", "app2"];
 
+/// The programs that have work where `[model] exactly_once = true`.
+pub const EXACTLY_ONCE: [&str; 3] = ["app1", "model_server_sub", "app2"];
+
 /// How many times the usual load: `FOREBAY_SCALE`, 1 where it is unset.
 pub fn scale() -> usize {
     let scale = std::env::var("FOREBAY_SCALE").ok();

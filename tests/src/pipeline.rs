@@ -1,4 +1,4 @@
-//! The four programs together.
+//! The programs together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::account::Account;
 use crate::program::Running;
 use crate::stage::Stage;
 use crate::waiting::wait_until;
-use crate::{PIPELINE, mnist};
+use crate::{EXACTLY_ONCE, PIPELINE, mnist};
 
 /// Images that a run of app1 publishes, fixed so that it may be started again and again.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Load {
     pub rate: Option<u64>,
 }
 
-/// The four programs on a stage, each of which may be ended and started again.
+/// The programs on a stage, each of which may be ended and started again.
 pub struct Pipeline<'a> {
     stage: &'a Stage,
     load: Load,
@@ -31,11 +31,16 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Starts all four.
+    /// Starts all that have work.
     pub fn start(stage: &'a Stage, load: Load) -> Self {
         let mut pipeline = Self { stage, load, running: BTreeMap::new(), broken: 0 };
-        PIPELINE.iter().for_each(|program| pipeline.restart(program));
+        pipeline.programs().iter().for_each(|program| pipeline.restart(program));
         pipeline
+    }
+
+    /// The programs that have work, app1 first.
+    pub fn programs(&self) -> &'static [&'static str] {
+        if self.stage.settings.model.exactly_once { &EXACTLY_ONCE } else { &PIPELINE }
     }
 
     /// Starts a program that ended, or that never ran.
@@ -86,7 +91,7 @@ impl<'a> Pipeline<'a> {
 
     /// One of the programs.
     pub fn program(&mut self, program: &str) -> &mut Running {
-        self.running.get_mut(program).expect("all four were started")
+        self.running.get_mut(program).expect("all were started")
     }
 
     /// How far a program got, in images; the end is that of the load.
@@ -120,18 +125,18 @@ impl<'a> Pipeline<'a> {
 
     /// Fails where a program ended that nobody ended; app1 may, once it has published all.
     pub fn check_alive(&mut self) {
-        for program in PIPELINE {
+        for &program in self.programs() {
             let Some(status) = self.program(program).ended() else { continue };
             assert!(program == "app1" && status.success(), "{program} ended with {status}");
         }
     }
 
-    /// Waits until everything is through, ends all four, and draws up the account.
+    /// Waits until everything is through, ends all programs, and draws up the account.
     pub fn finish(mut self) -> Account {
         self.wait_for_rest();
         let app1 = self.program("app1").wait();
         assert!(app1.success(), "app1 ended with {app1}");
-        for program in &PIPELINE[1..] {
+        for program in &self.programs()[1..] {
             let status = self.program(program).terminate();
             assert!(status.success(), "{program} ended with {status}");
         }

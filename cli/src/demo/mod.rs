@@ -13,6 +13,7 @@ mod ini;
 mod observer;
 mod place;
 mod stages;
+mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

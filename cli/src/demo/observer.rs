@@ -12,6 +12,8 @@ use model_server::settings::{Settings, Topics};
 use rusqlite::{Connection, OpenFlags};
 
 use super::stages::Counts;
+use super::tally::Tally;
+use crate::connection;
 
 /// How many messages one `receive` takes.
 const BATCH: usize = 1000;
@@ -27,6 +29,8 @@ pub(super) struct Observer {
     database: PathBuf,
     /// Open once the database is there.
     connection: Option<Connection>,
+    /// Predictions, dead letters and images, where the broker tells no lengths.
+    tallies: Option<[Tally; 3]>,
 }
 
 impl Observer {
@@ -38,18 +42,44 @@ impl Observer {
             app2: settings.app2_group.clone(),
             database: settings.database.clone(),
             connection: None,
+            tallies: None,
         })
     }
 
     /// Counts from the last stage to the first, so that no stage seems ahead of the one before.
     pub(super) async fn look(&mut self) -> Result<Counts, Failure> {
         let persisted = self.persisted()?;
+        let offsets_count = connection::count(&self.broker, 0, 0).is_some();
+        if !self.broker.capabilities().lag || !offsets_count {
+            return self.read(persisted).await;
+        }
         let forwarded = self.messages(&self.topics.predictions).await?;
         let lag = self.broker.lag(&self.topics.images, &self.model_server).await?;
         let behind: u64 = lag.iter().map(|partition| partition.behind).sum();
         let published = lag.iter().map(|partition| partition.end).sum::<u64>();
         let dead_lettered = self.messages(&self.topics.dead_letters).await?;
         let settled = published.saturating_sub(behind);
+        Ok(Counts { published, settled, forwarded, persisted, dead_lettered })
+    }
+
+    /// Counts on a broker that does not tell how long its topics are, or whose offsets tell no
+    /// counts. What the model server
+    /// settled shows only by what it made.
+    async fn read(&mut self, persisted: u64) -> Result<Counts, Failure> {
+        let [predictions, dead_letters, images] = match &mut self.tallies {
+            Some(tallies) => tallies,
+            unread => {
+                let Topics { images, predictions, dead_letters, .. } = &self.topics;
+                unread.insert([
+                    Tally::of(&*self.broker, predictions).await?,
+                    Tally::of(&*self.broker, dead_letters).await?,
+                    Tally::of(&*self.broker, images).await?,
+                ])
+            }
+        };
+        let (forwarded, dead_lettered) = (predictions.count().await?, dead_letters.count().await?);
+        let published = images.count().await?;
+        let settled = (forwarded + dead_lettered).min(published);
         Ok(Counts { published, settled, forwarded, persisted, dead_lettered })
     }
 

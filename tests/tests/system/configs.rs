@@ -47,14 +47,14 @@ fn every_file_loads_or_names_the_feature_that_is_missing() {
         }
         seen.insert(name);
     }
-    for name in ["embedded.ini", "kafka.ini", "pubsub.ini"] {
+    for name in ["embedded.ini", "kafka.ini", "pubsub.ini", "redis.ini"] {
         assert!(seen.contains(name), "{name} is missing: there are {seen:?}");
     }
 }
 
 #[test]
 fn every_key_has_a_comment_above_it() {
-    for name in ["embedded.ini", "kafka.ini", "pubsub.ini"] {
+    for name in ["embedded.ini", "kafka.ini", "pubsub.ini", "redis.ini"] {
         let text = text(name);
         let lines: Vec<&str> = text.lines().collect();
         for pair in lines.windows(2) {

@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_tests::{
-    Account, HANG, Load, PIPELINE, Pipeline, Redis, Stage, Turn, kafka, scale, unique,
-};
+use forebay_tests::{Account, HANG, Load, Pipeline, Redis, Stage, Turn, kafka, scale, unique};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -48,10 +46,10 @@ struct Killer {
 }
 
 impl Killer {
-    fn new(images: u64, kills: usize, seed: u64) -> Self {
+    fn new(programs: &[&'static str], images: u64, kills: usize, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let victims = PIPELINE.iter().enumerate().map(|(index, program)| {
-            let left = (kills + 3 - index) / 4;
+        let victims = programs.iter().enumerate().map(|(index, program)| {
+            let left = (kills + programs.len() - 1 - index) / programs.len();
             let mut victim = Victim { program, left, killed: 0, next: 0 };
             victim.choose_next(0, last(images), &mut random);
             victim
@@ -126,7 +124,7 @@ fn crash(name: &str, stage: &Stage) -> Account {
     println!("crash on {name}: the kills are those of FOREBAY_SEED={seed}");
     let begun = Instant::now();
     let mut pipeline = Pipeline::start(stage, Load { images, batch: 16, rate: None });
-    let mut killer = Killer::new(images, kills, seed);
+    let mut killer = Killer::new(pipeline.programs(), images, kills, seed);
     killer.run(&mut pipeline);
     let images = pipeline.images();
     let account = pipeline.finish();
@@ -165,6 +163,16 @@ fn exactly_once_holds_through_kills_on_embedded() {
         ini.set("model", "exactly_once", true);
     });
     assert_exactly_once(&crash("embedded, exactly once", &stage));
+}
+
+#[test]
+fn exactly_once_holds_through_kills_on_kafka() {
+    let Some(servers) = kafka() else { return };
+    let _turn = Turn::take();
+    let stage = Stage::kafka(&servers, |ini| {
+        ini.set("model", "exactly_once", true);
+    });
+    assert_exactly_once(&crash("kafka, exactly once", &stage));
 }
 
 /// Each message of the images topic has one prediction or one dead letter, though app1 may have

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use forebay_tests::{Ini, PIPELINE, Redis, Running, Stage, Turn, command, model, repository};
+use forebay_tests::{Ini, PIPELINE, Redis, Running, Stage, Turn, command, model};
 use model_server::process::Reason;
 
 /// A password that no program may ever show.
@@ -115,13 +115,6 @@ fn an_unknown_kind_of_broker_is_named_with_those_there_are() {
 #[test]
 fn an_unknown_kind_of_queue_is_named_with_those_there_are() {
     misconfigured("queue", "kind", "sqs", &["\"sqs\" is unknown", "embedded, redis"]);
-}
-
-#[test]
-fn a_backend_that_is_left_out_is_named_with_its_feature() {
-    let file = repository().join("config/pubsub.ini");
-    let words = ["pubsub.ini", "[section: broker]", "built without feature \"pubsub\""];
-    fails_with_file(&ALL, &file, Reason::Config, &words);
 }
 
 #[test]

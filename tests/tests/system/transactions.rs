@@ -2,13 +2,16 @@
 //! copiers die again and again: readers see each number once, in order.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use broker::{Limit, Message, Subscription, Topic, TopicSpec};
-use forebay_tests::{HANG, Running, Stage, Turn, scale, unique, wait_until};
+use forebay_tests::{
+    HANG, Running, Stage, Turn, cannot_run, kafka, repository, scale, unique, wait_until,
+};
 use model_server::settings::Settings;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -186,4 +189,29 @@ fn copy(name: &str, stage: &Stage, bounce: Option<fn(bool)>) {
 fn copies_are_seen_once_and_in_order_on_embedded() {
     let _turn = Turn::take();
     copy("embedded", &Stage::embedded(|_| {}), None);
+}
+
+#[test]
+fn copies_are_seen_once_and_in_order_on_kafka() {
+    let Some(servers) = kafka() else { return };
+    if std::env::var_os("FOREBAY_SERVERS_STATE").is_none() {
+        return cannot_run(
+            "FOREBAY_SERVERS_STATE is not set: scripts/servers tells where Kafka is",
+        );
+    }
+    let _turn = Turn::take();
+    copy("kafka", &Stage::kafka(&servers, |_| {}), Some(bounce_kafka));
+}
+
+/// Ends Kafka, in order or by a kill, and starts it again on the same data.
+fn bounce_kafka(orderly: bool) {
+    let state = std::env::var("FOREBAY_SERVERS_STATE").unwrap();
+    if !orderly {
+        let pid = std::fs::read_to_string(format!("{state}/kafka/pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let mut restart = Command::new(repository().join("scripts/servers"));
+    let output = restart.args(["restart", "kafka"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
