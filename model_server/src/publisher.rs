@@ -21,6 +21,7 @@ pub async fn run(settings: &Settings, mut shutdown: Shutdown) -> Result<(), Fail
     let mut meter = Meter::new("predictions published", None);
     let mut patience = Patience::default();
     tracing::info!(queue = ?settings.queue.kind, broker = settings.broker.kind(), "ready");
+    shutdown.ready(&broker, &[]);
     while !shutdown.is_wanted() {
         let topic = &settings.topics.predictions;
         match outlet.forward(broker.as_ref(), topic, WAIT).await {

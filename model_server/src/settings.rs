@@ -31,6 +31,8 @@ pub struct Settings {
     pub database: PathBuf,
     /// `[app2] group`: the group that shares out the predictions.
     pub app2_group: Group,
+    /// `[admin] insecure`: the admin endpoint may listen off loopback.
+    pub admin_insecure: bool,
 }
 
 /// The names of the topics, and how many partitions a topic gets when it is made.
@@ -87,6 +89,7 @@ impl Settings {
             model: Model::from_section(file.section("model"))?,
             database,
             app2_group,
+            admin_insecure: admin(file.section("admin"))?,
         };
         file.finish()?;
         Ok(settings)
@@ -169,6 +172,12 @@ impl Model {
         section.finish()?;
         Ok(model)
     }
+}
+
+fn admin(mut section: Section) -> Result<bool> {
+    let insecure = section.take_or("insecure", false)?;
+    section.finish()?;
+    Ok(insecure)
 }
 
 fn app2(mut section: Section) -> Result<(PathBuf, Group)> {

@@ -51,6 +51,7 @@ pub async fn run(settings: &Settings, options: Options, shutdown: Shutdown) -> R
         batch_max: options.batch_max(),
         message_bytes_max: broker.capabilities().message_bytes_max,
     };
+    shutdown.ready(&broker, &[]);
     let mut publisher = Publisher {
         broker: broker.clone(),
         topic: settings.topics.images.clone(),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use app1::Options;
 use clap::Parser;
-use model_server::process::{self, Common};
+use model_server::process::{self, AdminArguments, Common};
 
 /// Publishes images to the images topic.
 ///
@@ -17,12 +17,14 @@ struct Arguments {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
     options: Options,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    process::run(async move |shutdown| {
-        app1::run(&arguments.common.settings()?, arguments.options, shutdown).await
+    let Arguments { common, admin, options } = Arguments::parse();
+    process::serve(&common, &admin, async move |settings, shutdown| {
+        app1::run(&settings, options, shutdown).await
     })
 }

@@ -27,8 +27,10 @@ pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure>
     let broker = settings.connect().await?;
     tracing::info!(database = ?settings.database, broker = settings.broker.kind(), "ready");
     let subscription = Subscription::group(&settings.topics.predictions, &settings.app2_group);
+    let consumer = broker.subscribe(subscription).await?;
+    shutdown.ready(&broker, &[(&settings.topics.predictions, &settings.app2_group)]);
     let mut persister = Persister {
-        consumer: broker.subscribe(subscription).await?,
+        consumer,
         database: Some(database),
         meter: Meter::new("predictions persisted", None),
         patience: Patience::default(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use app2::report::Report;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use model_server::process::{self, Common, Failure, Reason};
+use model_server::process::{self, AdminArguments, Common, Failure, Reason};
 
 /// Persists predictions in SQLite, one row for each id and model.
 ///
@@ -19,6 +19,8 @@ struct Arguments {
     /// The ini file with broker, topics and database; see config/
     #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArguments,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -41,10 +43,14 @@ fn main() -> ExitCode {
         Arguments::command().error(ErrorKind::MissingRequiredArgument, message).exit();
     };
     let common = Common { config };
-    process::run(async move |shutdown| match arguments.command {
-        None => app2::run(&common.settings()?, shutdown).await,
-        Some(Command::Report { json }) => print(&Report::read(&common.settings()?.database)?, json),
-    })
+    match arguments.command {
+        None => process::serve(&common, &arguments.admin, async move |settings, shutdown| {
+            app2::run(&settings, shutdown).await
+        }),
+        Some(Command::Report { json }) => {
+            process::run(async move |_| print(&Report::read(&common.settings()?.database)?, json))
+        }
+    }
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use model_server::process::{self, Common};
+use model_server::process::{self, AdminArguments, Common};
 use model_server::publisher;
 
 /// Publishes queued results to the predictions topic, in their order.
@@ -15,11 +15,13 @@ use model_server::publisher;
 struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    admin: AdminArguments,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    process::run(async move |shutdown| {
-        publisher::run(&arguments.common.settings()?, shutdown).await
+    let Arguments { common, admin } = Arguments::parse();
+    process::serve(&common, &admin, async move |settings, shutdown| {
+        publisher::run(&settings, shutdown).await
     })
 }

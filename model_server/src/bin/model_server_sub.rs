@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use model_server::process::{self, Common};
+use model_server::process::{self, AdminArguments, Common};
 use model_server::subscriber;
 
 /// Consumes images, predicts, and queues the results.
@@ -15,11 +15,13 @@ use model_server::subscriber;
 struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    admin: AdminArguments,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    process::run(async move |shutdown| {
-        subscriber::run(&arguments.common.settings()?, shutdown).await
+    let Arguments { common, admin } = Arguments::parse();
+    process::serve(&common, &admin, async move |settings, shutdown| {
+        subscriber::run(&settings, shutdown).await
     })
 }

@@ -1,26 +1,33 @@
 //! The life of a process: logs, signals, exit codes, progress.
 //!
 //! A program is started by [`run`], which installs the log, gives the work a [`Shutdown`] to
-//! listen to, and turns its failure into a message and an exit code of its own.
+//! listen to, and turns its failure into a message and an exit code of its own. One that serves
+//! for long is started by [`serve`], which adds the admin endpoint and exported spans.
 
+mod admin;
 mod failure;
+mod logging;
 mod meter;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod patience;
 mod shutdown;
 
 use std::future::Future;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use admin::{Admin, AdminArguments};
 pub use failure::{Failure, Reason};
+pub use logging::log;
 pub use meter::Meter;
 pub use patience::Patience;
 pub use shutdown::Shutdown;
 
 use broker::Event;
 
+use self::logging::Spans;
 use crate::settings::Settings;
 
 /// How long a program may drain after the first signal.
@@ -53,15 +60,51 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     log("info");
+    exit_code(block_on(work))
+}
+
+/// Runs a program that serves for long, as [`run`] does, with the settings that it is given, the
+/// admin endpoint where it is asked for, and spans exported where the ini file says so.
+pub fn serve<W, F>(common: &Common, admin: &AdminArguments, work: W) -> ExitCode
+where
+    W: FnOnce(Settings, Shutdown) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    exit_code(try_serve(common, admin, work))
+}
+
+fn try_serve<W, F>(common: &Common, admin: &AdminArguments, work: W) -> Result<(), Failure>
+where
+    W: FnOnce(Settings, Shutdown) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    let settings = common.settings()?;
+    let spans = Spans::start("info", settings.broker.layers.trace.otlp_endpoint.as_deref())?;
+    let outcome = block_on(async |shutdown| {
+        // It answers until the work is done, so that a probe sees the draining.
+        let _admin = match admin.admin_address {
+            Some(address) => {
+                Some(Admin::start(address, settings.admin_insecure, shutdown.clone()).await?)
+            }
+            None => None,
+        };
+        work(settings, shutdown).await
+    });
+    spans.finish();
+    outcome
+}
+
+fn block_on<W, F>(work: W) -> Result<(), Failure>
+where
+    W: FnOnce(Shutdown) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The heavy work has threads of its own; more here only cost switches.
         .worker_threads(1)
         .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return report(&Failure::start("cannot start the async runtime", error)),
-    };
+        .build()
+        .map_err(|error| Failure::start("cannot start the async runtime", error))?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals(GRACE)
             .map_err(|error| Failure::start("cannot listen to signals", error))?;
@@ -69,6 +112,10 @@ where
     });
     // A thread that hangs in a foreign library must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
@@ -90,18 +137,4 @@ pub fn note(events: Vec<Event>) {
             event => tracing::debug!(?event, "the assignment changed"),
         }
     }
-}
-
-/// Logs go to standard error; `FOREBAY_LOG` takes levels and modules, such as `broker=debug`,
-/// and stands in for the `default`.
-pub fn log(default: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FOREBAY_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // A test that runs two programs in one process keeps the first log.
-    let _ = log.try_init();
 }

@@ -1,8 +1,12 @@
-//! The wish to end: the first signal asks for draining, the second ends at once.
+//! The wish to end: the first signal asks for draining, the second ends at once. And the word
+//! that a program has begun to serve, which the admin endpoint passes on.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use broker::{Broker, Group, Topic};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -15,6 +19,20 @@ const STOPPED: i32 = 130;
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     wanted: watch::Receiver<bool>,
+    served: Arc<OnceLock<Served>>,
+}
+
+/// What a program that is ready serves.
+pub(super) struct Served {
+    pub(super) broker: Arc<dyn Broker>,
+    /// The groups that the program is in, whose lag is of interest.
+    pub(super) groups: Vec<(Topic, Group)>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served").field("groups", &self.groups).finish_non_exhaustive()
+    }
 }
 
 impl Shutdown {
@@ -24,13 +42,25 @@ impl Shutdown {
         let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         // It lives as long as the process, whose end it may be.
         tokio::spawn(listen(term, int, ask, grace));
-        Ok(Self { wanted })
+        Ok(Self { wanted, served: Arc::default() })
     }
 
     /// One that its owner asks for: for programs that run inside another.
     pub fn manual() -> (watch::Sender<bool>, Self) {
         let (ask, wanted) = watch::channel(false);
-        (ask, Self { wanted })
+        (ask, Self { wanted, served: Arc::default() })
+    }
+
+    /// Says that the program has begun to serve, with the groups that it is in.
+    pub fn ready(&self, broker: &Arc<dyn Broker>, groups: &[(&Topic, &Group)]) {
+        let groups = groups.iter().map(|(topic, group)| ((*topic).clone(), (*group).clone()));
+        let served = Served { broker: broker.clone(), groups: groups.collect() };
+        // A program that says so twice is as ready as before.
+        let _ = self.served.set(served);
+    }
+
+    pub(super) fn served(&self) -> Option<&Served> {
+        self.served.get()
     }
 
     /// Whether the process should end.

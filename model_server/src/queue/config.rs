@@ -82,6 +82,17 @@ impl Config {
         }
     }
 
+    /// Asks a queue in Redis whether it answers; the others have no server of their own.
+    pub async fn health(&self) -> Result<()> {
+        match &self.kind {
+            #[cfg(feature = "redis")]
+            Kind::Redis { url, .. } => {
+                super::redis::RedisInlet::open(url, &self.name).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the end where entries come out.
     pub async fn outlet(&self, broker: &Arc<dyn Broker>) -> Result<Box<dyn Outlet>> {
         match &self.kind {
@@ -128,7 +139,7 @@ fn redis(section: &mut Section) -> Result<Kind> {
 }
 
 fn is_broker(file: &File) -> Result<bool> {
-    Ok(matches!(factory::Config::from_file(file)?, factory::Config::Embedded(_)))
+    Ok(matches!(factory::Config::from_file(file)?.backend, factory::Backend::Embedded(_)))
 }
 
 impl fmt::Debug for Kind {

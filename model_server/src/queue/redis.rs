@@ -69,7 +69,11 @@ fn translate(error: RedisError) -> Error {
         ErrorKind::StorageFull
     } else if error.is_timeout() {
         ErrorKind::Timeout
-    } else if error.is_io_error() || error.is_connection_dropped() || error.is_cluster_error() {
+    } else if error.is_io_error()
+        || error.is_connection_dropped()
+        || error.is_cluster_error()
+        || error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::BusyLoading)
+    {
         ErrorKind::Unavailable
     } else if error.kind() == redis::ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))

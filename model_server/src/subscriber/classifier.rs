@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use broker::layers::trace;
 use broker::{Delivery, Message, Outcome, Timestamp};
 use modelling::preprocess::{self, Limits, PIXELS, SIDE};
 use modelling::{Batch, Checkpoint, Error, Labels, Model, Result, Signature, Tensor, labels};
@@ -217,12 +218,13 @@ impl Classifier {
             times,
         };
         let payload = serde_json::to_vec(&prediction).map_err(|error| error.to_string())?;
-        let message = Message {
+        let mut message = Message {
             key: delivery.key.clone(),
             ..Message::new(payload)
                 .with_header(ID, &prediction.id)
                 .with_header(CONTENT_TYPE, "application/json")
         };
+        trace::carry(delivery, &mut message);
         let (size, limit) = (message.size(), self.message_bytes_max);
         if size > limit {
             return Err(format!("the result has {size} bytes, over the limit of {limit}"));

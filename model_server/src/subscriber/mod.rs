@@ -35,8 +35,10 @@ pub async fn run(settings: &Settings, shutdown: Shutdown) -> Result<(), Failure>
     let workers = Workers::start(settings, entry_limit(&broker, inlet.as_ref())).await?;
     tracing::info!(model = %workers.model(), broker = settings.broker.kind(), "ready");
     let subscription = Subscription::group(&settings.topics.images, &settings.model.group);
+    let consumer = broker.subscribe(subscription.clone()).await?;
+    shutdown.ready(&broker, &[(&subscription.topic, &settings.model.group)]);
     let mut subscriber = Subscriber {
-        consumer: broker.subscribe(subscription.clone()).await?,
+        consumer,
         broker: broker.clone(),
         subscription,
         inlet,
