@@ -11,8 +11,11 @@ mod measure;
 mod pipeline;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ::broker::config::{File, ProcessEnvironment};
+use ::broker::{Broker, Policy, factory};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use machine::Machine;
@@ -73,7 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// A folder that is removed in the end. The folder for temporary files is no place for it:
 /// where that is in memory, syncing a file costs nothing.
-fn scratch(given: Option<&std::path::Path>) -> Result<tempfile::TempDir> {
+fn scratch(given: Option<&Path>) -> Result<tempfile::TempDir> {
     let parent = match given {
         Some(directory) => directory.to_owned(),
         None => programs_directory()?,
@@ -109,16 +112,26 @@ impl Kafka {
         Ok(Self { servers, pid })
     }
 
-    async fn connect(&self) -> Result<std::sync::Arc<dyn ::broker::Broker>> {
-        let text = format!("[kafka]\nbootstrap.servers = {}\n", self.servers);
-        let file = ::broker::config::File::parse(
-            std::path::Path::new("bench.ini"),
-            &text,
-            &::broker::config::ProcessEnvironment,
-        )?;
-        let config = ::broker::kafka::Config::from_section(&mut file.section("kafka"))?;
-        Ok(::broker::kafka::connect(config).await?)
+    async fn connect(&self) -> Result<Arc<dyn Broker>> {
+        let servers = &self.servers;
+        connect_to(&format!("[broker]\nkind = kafka\n[kafka]\nbootstrap.servers = {servers}\n"))
+            .await
     }
+}
+
+/// Connects as a program does that is given this ini file, with all layers.
+async fn connect_to(text: &str) -> Result<Arc<dyn Broker>> {
+    let file = File::parse(Path::new("bench.ini"), text, &ProcessEnvironment)?;
+    Ok(factory::Config::from_file(&file)?.connect(Policy::default()).await?)
+}
+
+/// Where downloads are kept.
+fn cache() -> Result<PathBuf> {
+    if let Some(cache) = std::env::var_os("FOREBAY_CACHE") {
+        return Ok(PathBuf::from(cache));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    Ok(PathBuf::from(home).join(".cache/forebay"))
 }
 
 /// A name that no other run has.

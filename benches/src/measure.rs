@@ -1,6 +1,6 @@
 //! Medians, percentiles and CPU times.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +20,33 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
+    /// Messages a second.
+    pub(crate) rate: f64,
+    /// Microseconds of CPU time that this process used for a message, all threads together.
+    pub(crate) cpu_us: f64,
+}
+
+/// Measures a run from its making to its stop.
+pub(crate) struct Meter {
+    started: Instant,
+    cpu: Duration,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), cpu: own_cpu() }
+    }
+
+    pub(crate) fn stop(&self, messages: usize) -> Figures {
+        let (time, cpu) = (self.started.elapsed(), own_cpu().saturating_sub(self.cpu));
+        let messages = messages as f64;
+        Figures { rate: messages / time.as_secs_f64(), cpu_us: cpu.as_secs_f64() * 1e6 / messages }
+    }
 }
 
 /// The CPU time that this process has used.

@@ -42,6 +42,11 @@ impl Row {
         Self { limit: Some(limit), ratio: Some(ours / limit), ..Self::plain(name, ours, unit) }
     }
 
+    /// A cost and the least that it could be; the ratio is the part that is not ours to save.
+    pub(crate) fn cost(name: impl Into<String>, ours: f64, limit: f64, unit: &'static str) -> Self {
+        Self { limit: Some(limit), ratio: Some(limit / ours), ..Self::plain(name, ours, unit) }
+    }
+
     /// A figure and another's; the more the better.
     pub(crate) fn compared(
         name: impl Into<String>,

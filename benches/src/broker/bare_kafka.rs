@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use async_trait::async_trait;
+use broker::Topic;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::work::Load;
+use crate::measure::{Figures, Meter};
 
 const POLL: Duration = Duration::from_millis(100);
 /// A consumer that gets nothing for so long will get nothing.
@@ -40,8 +44,8 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Publishes it all and waits for every result: messages a second.
-pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<f64> {
+/// Publishes it all and waits for every result.
+pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<Figures> {
     let context = Deliveries {
         batch: load.batch as u64,
         delivered: AtomicU64::new(0),
@@ -63,7 +67,7 @@ pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<f
     producer.flush(SILENCE_MAX)?;
     deliveries.delivered.store(0, Ordering::Relaxed);
     deliveries.room.forget_permits(usize::from(load.batch == 1));
-    let started = Instant::now();
+    let meter = Meter::start();
     for _ in 0..load.batches {
         deliveries.room.acquire().await?.forget();
         send(&producer, topic, load, load.batch).await?;
@@ -71,10 +75,10 @@ pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<f
     // Batches end out of step, so the last ones together free all room.
     let all = u32::try_from(load.depth)?;
     deliveries.room.acquire_many(all).await?.forget();
-    let rate = load.messages() as f64 / started.elapsed().as_secs_f64();
+    let figures = meter.stop(load.messages());
     let failed = deliveries.failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "Kafka refused {failed} messages");
-    Ok(rate)
+    Ok(figures)
 }
 
 async fn send(
@@ -96,9 +100,13 @@ async fn send(
 }
 
 /// Polls so many messages as a new group, in batches that are held until they are read and
-/// then stored to be committed, as often as the SDK commits: messages a second, from the first
-/// one on.
-pub(super) fn consume(servers: &str, topic: &str, messages: usize, batch: usize) -> Result<f64> {
+/// then stored to be committed, as often as the SDK commits; what comes behind the first counts.
+pub(super) fn consume(
+    servers: &str,
+    topic: &str,
+    messages: usize,
+    batch: usize,
+) -> Result<Figures> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("group.id", crate::unique("group"))
@@ -111,7 +119,8 @@ pub(super) fn consume(servers: &str, topic: &str, messages: usize, batch: usize)
         .create()?;
     consumer.subscribe(&[topic])?;
     let (mut received, mut bytes) = (0, 0);
-    let mut started = Instant::now();
+    let started = Instant::now();
+    let mut meter = Meter::start();
     let mut held = Vec::with_capacity(batch);
     while received < messages {
         let Some(message) = consumer.poll(POLL) else {
@@ -120,7 +129,7 @@ pub(super) fn consume(servers: &str, topic: &str, messages: usize, batch: usize)
             continue;
         };
         if received == 0 {
-            started = Instant::now();
+            meter = Meter::start();
         }
         held.push(message?);
         received += 1;
@@ -129,7 +138,7 @@ pub(super) fn consume(servers: &str, topic: &str, messages: usize, batch: usize)
         }
     }
     ensure!(bytes > 0, "the payloads were empty");
-    Ok((received - 1) as f64 / started.elapsed().as_secs_f64())
+    Ok(meter.stop(received - 1))
 }
 
 /// Reads a batch and stores how far it got in each partition: its payloads' bytes.
@@ -149,4 +158,22 @@ fn settle(consumer: &BaseConsumer, held: &mut Vec<BorrowedMessage<'_>>) -> Resul
     }
     held.clear();
     Ok(bytes)
+}
+
+/// Both, for a contest.
+pub(super) struct Bare {
+    pub(super) servers: String,
+}
+
+#[async_trait]
+impl super::contest::Side for Bare {
+    async fn publish(&self, topic: &Topic, load: &Load) -> Result<Figures> {
+        publish(&self.servers, topic.as_str(), load).await
+    }
+
+    async fn consume(&self, topic: &Topic, load: &Load) -> Result<Figures> {
+        let (servers, topic) = (self.servers.clone(), topic.to_string());
+        let (messages, batch) = (load.messages(), load.batch);
+        spawn_blocking(move || consume(&servers, &topic, messages, batch)).await?
+    }
 }

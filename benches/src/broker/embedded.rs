@@ -93,9 +93,10 @@ impl Sides {
         let mut bare = Batches::create(&place.join("bare.db"), durability, load)?;
         let times: Duration = bare.publish()?.iter().sum();
         self.publish_bare.push(load.messages() as f64 / times.as_secs_f64());
-        self.publish.push(work::publish(&broker, &topic, load).await?);
+        self.publish.push(work::publish(&broker, &topic, load).await?.rate);
         self.consume_bare.push(bare.consume()?);
-        self.consume.push(work::consume(&broker, &topic, load.messages(), load.batch).await?);
+        let consumed = work::consume(&broker, &topic, load.messages(), load.batch).await?;
+        self.consume.push(consumed.rate);
         broker.shutdown().await?;
         Ok(())
     }
@@ -137,7 +138,7 @@ async fn together(
         let place = directory.join(crate::unique("store"));
         let broker = open(&place, durability).await?;
         let topic = create(&broker).await?;
-        rates.push(work::publish(&broker, &topic, &load).await?);
+        rates.push(work::publish(&broker, &topic, &load).await?.rate);
         broker.shutdown().await?;
         drop(broker);
         std::fs::remove_dir_all(&place)?;

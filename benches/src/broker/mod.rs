@@ -1,10 +1,14 @@
 //! The brokers alone: the SDK on Kafka against librdkafka, the embedded one against SQLite.
 
 mod bare_kafka;
+mod bare_redis;
 mod bare_sqlite;
+mod contest;
 mod embedded;
 mod kafka;
 mod latency;
+mod peers;
+mod redis;
 mod work;
 
 use std::path::Path;
@@ -47,13 +51,16 @@ pub(crate) async fn run(
     let server = Kafka::from_environment()?;
     machine.add_kafka(server.pid);
     machine.add_setting(format!(
-        "medians of {} rounds, in which the sides take turns; {} batches are out at once where \
-         messages are published to Kafka in batches of {}",
+        "medians of {} rounds, in which the sides take turns; against a server {} batches of {} \
+         or {} single messages are out at once; CPU is that of the client's process",
         given.rounds(),
-        kafka::DEPTH,
-        kafka::BATCH,
+        contest::DEPTH,
+        contest::BATCH,
+        contest::SINGLES_OUT,
     ));
     let mut rows = kafka::rows(given, &server).await?;
+    rows.extend(peers::rows(given, &server, machine).await?);
+    rows.extend(redis::rows(given).await?);
     rows.extend(embedded::rows(given, directory).await?);
     rows.extend(latency::rows(given, directory, &server).await?);
     Ok(rows)

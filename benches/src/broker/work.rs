@@ -1,12 +1,14 @@
 //! What is done with our brokers; the same for each of them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use broker::{Broker, Group, Limit, Message, Outcome, Subscription, Topic};
 use bytes::Bytes;
 use tokio::task::JoinSet;
+
+use crate::measure::{Figures, Meter};
 
 const RECEIVE_WAIT: Duration = Duration::from_secs(1);
 /// A consumer that gets nothing for so many waits will get nothing.
@@ -34,9 +36,13 @@ impl Load {
     }
 }
 
-/// Publishes it all and waits for every result: messages a second.
-pub(super) async fn publish(broker: &Arc<dyn Broker>, topic: &Topic, load: &Load) -> Result<f64> {
-    let started = Instant::now();
+/// Publishes it all and waits for every result.
+pub(super) async fn publish(
+    broker: &Arc<dyn Broker>,
+    topic: &Topic,
+    load: &Load,
+) -> Result<Figures> {
+    let meter = Meter::start();
     let mut publishers = JoinSet::new();
     for _ in 0..load.depth {
         let (broker, topic, load) = (broker.clone(), topic.clone(), load.clone());
@@ -53,21 +59,20 @@ pub(super) async fn publish(broker: &Arc<dyn Broker>, topic: &Topic, load: &Load
     while let Some(published) = publishers.join_next().await {
         published??;
     }
-    Ok(load.messages() as f64 / started.elapsed().as_secs_f64())
+    Ok(meter.stop(load.messages()))
 }
 
-/// Receives and settles so many messages as a new group: messages a second, from the first
-/// batch on.
+/// Receives and settles so many messages as a new group; what comes behind the first batch counts.
 pub(super) async fn consume(
     broker: &Arc<dyn Broker>,
     topic: &Topic,
     messages: usize,
     batch: usize,
-) -> Result<f64> {
+) -> Result<Figures> {
     let group = Group::new(&crate::unique("group"))?;
     let mut consumer = broker.subscribe(Subscription::group(topic, &group)).await?;
     let (mut received, mut first, mut empty, mut bytes) = (0, 0, 0, 0);
-    let mut started = Instant::now();
+    let mut meter = Meter::start();
     while received < messages {
         let deliveries = consumer.receive(Limit::new(batch, RECEIVE_WAIT)).await?;
         if deliveries.is_empty() {
@@ -77,7 +82,7 @@ pub(super) async fn consume(
             continue;
         }
         if received == 0 {
-            (started, first) = (Instant::now(), deliveries.len());
+            (meter, first) = (Meter::start(), deliveries.len());
         }
         received += deliveries.len();
         bytes += deliveries.iter().map(|delivery| delivery.payload.len()).sum::<usize>();
@@ -87,5 +92,5 @@ pub(super) async fn consume(
         }
     }
     ensure!(bytes > 0, "the payloads were empty");
-    Ok((received - first) as f64 / started.elapsed().as_secs_f64())
+    Ok(meter.stop(received - first))
 }

@@ -61,13 +61,7 @@ struct Figures {
 impl Peers {
     /// Where `scripts/fetch-python-peers` installs it.
     pub(super) fn find() -> Result<Self> {
-        let cache = match std::env::var_os("FOREBAY_CACHE") {
-            Some(cache) => PathBuf::from(cache),
-            None => {
-                let home = std::env::var_os("HOME").context("HOME is not set")?;
-                PathBuf::from(home).join(".cache/forebay")
-            }
-        };
+        let cache = crate::cache()?;
         let python = cache.join("python-peers/bin/python");
         let (shown, script) = (python.display(), Path::new(SCRIPT));
         ensure!(python.is_file(), "{shown} is missing: run scripts/fetch-python-peers");
