@@ -94,6 +94,11 @@ impl Delivery {
         &self.token.message
     }
 
+    /// The token, for [`Consumer::extend`](crate::Consumer::extend).
+    pub fn token(&self) -> &AckToken {
+        &self.token
+    }
+
     /// Gives up the delivery for the token that settles it.
     pub fn into_token(self) -> AckToken {
         self.token

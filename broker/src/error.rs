@@ -133,6 +133,17 @@ impl Error {
         self.0.operation
     }
 
+    /// What went wrong, without the names of the things that it happened to.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The value of a thing that the error names, such as the topic.
+    pub fn context(&self, name: &str) -> Option<&str> {
+        let mut context = self.0.context.iter();
+        context.find(|(thing, _)| *thing == name).map(|(_, value)| value.as_str())
+    }
+
     /// A copy for each message of a batch that failed as a whole; the source becomes text.
     pub(crate) fn duplicate(&self) -> Self {
         let mut copy = Self::new(self.0.kind, self.0.operation, self.0.message.clone());

@@ -3,11 +3,14 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::codec::{Codec, Json};
 use crate::contract::{Broker, TopicSpec};
+use crate::deliveries::Deliveries;
 use crate::delivery::Position;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::Topic;
+use crate::subscription::Subscription;
 
 /// What callers enjoy on top of [`Broker`].
 #[async_trait]
@@ -19,23 +22,34 @@ pub trait BrokerExt: Broker {
         results.pop().ok_or_else(missing)?.position()
     }
 
-    /// Publishes one value as JSON with the content type `application/json`.
-    async fn publish_json<T: Serialize + Sync>(&self, topic: &Topic, value: &T) -> Result<Position>
+    /// Publishes one value in the form that a codec gives it.
+    async fn publish_typed<T, C>(&self, topic: &Topic, codec: &C, value: &T) -> Result<Position>
     where
-        Self: Sized,
+        T: Sync,
+        C: Codec<T>,
     {
-        let payload = serde_json::to_vec(value).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "publish", "the value has no JSON form")
-                .with_source(error)
-        })?;
-        let message = Message::new(payload).with_header("content-type", "application/json");
-        self.publish_one(topic, message).await
+        self.publish_one(topic, codec.encode(topic, value).await?).await
+    }
+
+    /// Publishes one value as JSON, by [`codec::Json`](crate::codec::Json), also of a type that
+    /// can't be read back.
+    async fn publish_json<T: Serialize + Sync>(
+        &self,
+        topic: &Topic,
+        value: &T,
+    ) -> Result<Position> {
+        self.publish_one(topic, Json::message(value)?).await
     }
 
     /// Publishes a batch of which every message must be stored; the first failure is returned.
     async fn publish_all(&self, topic: &Topic, batch: Vec<Message>) -> Result<Vec<Position>> {
         let results = self.publish(topic, batch).await?;
         results.into_iter().map(crate::Published::position).collect()
+    }
+
+    /// Subscribes, for deliveries one by one as a stream.
+    async fn deliveries(&self, subscription: Subscription) -> Result<Deliveries> {
+        Ok(Deliveries::new(self.subscribe(subscription).await?))
     }
 
     /// Makes the topic where it is not there yet.

@@ -2,10 +2,15 @@
 #![doc = include_str!("../README.md")]
 
 mod capabilities;
+#[cfg(feature = "changelog")]
+pub mod changelog;
+pub mod cloudevents;
+pub mod codec;
 pub mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
+mod deliveries;
 mod delivery;
 pub mod embedded;
 mod error;
@@ -18,7 +23,15 @@ mod message;
 mod name;
 mod partition;
 mod policy;
+#[cfg(feature = "pubsub")]
+pub mod pubsub;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod request;
+pub mod router;
 mod subscription;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod window;
 
 pub use capabilities::{Attempts, Capabilities};
@@ -26,6 +39,7 @@ pub use contract::{
     Admin, Broker, Consumer, GroupDescription, MemberDescription, PartitionDescription,
     PartitionLag, Published, TopicDescription, TopicSpec, Transaction,
 };
+pub use deliveries::Deliveries;
 pub use delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::BrokerExt;

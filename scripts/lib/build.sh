@@ -7,7 +7,7 @@ case $target in /*) ;; *) target=$PWD/$target ;; esac
 export CARGO_TARGET_DIR=$target
 
 # The one set of features that tests and lints are compiled with, so that nothing is compiled twice.
-test_features=broker/conformance,broker/kafka,model_server/torch,modelling/train
+test_features=broker/conformance,broker/kafka-tls,broker/pubsub,broker/redis,broker/schema-registry,broker/testing,model_server/torch,modelling/train
 
 # Rust itself needs a C compiler to link; librdkafka and libtorch's glue need C++ too.
 check_compiler() {

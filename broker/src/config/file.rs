@@ -42,14 +42,33 @@ pub struct File {
 impl File {
     /// Reads and parses a file and puts in the environment's values.
     pub fn read(path: &Path, environment: &dyn Environment) -> Result<Self> {
+        let (file, problems) = Self::read_leniently(path, environment)?;
+        problems.into_iter().next().map_or(Ok(file), Err)
+    }
+
+    /// Reads a file as [`File::parse_leniently`] parses it.
+    pub fn read_leniently(
+        path: &Path,
+        environment: &dyn Environment,
+    ) -> Result<(Self, Vec<Error>)> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             invalid("the file cannot be read").with("file", path.display()).with_source(error)
         })?;
-        Self::parse(path, &text, environment)
+        Self::parse_leniently(path, &text, environment)
     }
 
     /// Parses a text as [`File::read`] does; `path` only names it in errors.
     pub fn parse(path: &Path, text: &str, environment: &dyn Environment) -> Result<Self> {
+        let (file, problems) = Self::parse_leniently(path, text, environment)?;
+        problems.into_iter().next().map_or(Ok(file), Err)
+    }
+
+    /// Parses a text, leaving out the keys whose value cannot be had, each with its error.
+    pub fn parse_leniently(
+        path: &Path,
+        text: &str,
+        environment: &dyn Environment,
+    ) -> Result<(Self, Vec<Error>)> {
         let at = |error: Error| error.with("file", path.display());
         let unreadable = |error| at(invalid("the file is no valid ini").with_source(error));
         let parsed = Config::builder()
@@ -57,12 +76,13 @@ impl File {
             .build()
             .map_err(unreadable)?;
         let raw: BTreeMap<String, config::Value> = parsed.try_deserialize().map_err(unreadable)?;
-        let mut sections = BTreeMap::new();
+        let (mut sections, mut problems) = (BTreeMap::new(), Vec::new());
         for (section, table) in raw {
-            let entries = read_section(&section, table, environment).map_err(at)?;
-            sections.insert(section, entries);
+            let entries = read_section(&section, table, environment, &mut problems);
+            sections.insert(section, entries.map_err(at)?);
         }
-        Ok(Self { path: path.to_owned(), sections, asked: RefCell::default() })
+        let file = Self { path: path.to_owned(), sections, asked: RefCell::default() };
+        Ok((file, problems.into_iter().map(at).collect()))
     }
 
     /// The path it was read from.
@@ -75,6 +95,34 @@ impl File {
         self.asked.borrow_mut().insert(name.to_owned());
         let entries = self.sections.get(name).cloned().unwrap_or_default();
         Section::new(self.path.clone(), name, entries)
+    }
+
+    /// Whether the file has a section called `name`.
+    pub fn has_section(&self, name: &str) -> bool {
+        self.sections.contains_key(name)
+    }
+
+    /// Whether the file sets a key.
+    pub fn has_key(&self, section: &str, key: &str) -> bool {
+        self.sections.get(section).is_some_and(|keys| keys.contains_key(key))
+    }
+
+    /// Sets a key, in place of what the file said.
+    pub fn set(&mut self, section: &str, key: &str, value: &str) {
+        let keys = self.sections.entry(section.to_owned()).or_default();
+        keys.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Takes a key away.
+    pub fn remove_key(&mut self, section: &str, key: &str) {
+        if let Some(keys) = self.sections.get_mut(section) {
+            keys.remove(key);
+        }
+    }
+
+    /// Takes a section away.
+    pub fn remove_section(&mut self, name: &str) {
+        self.sections.remove(name);
     }
 
     /// Fails where the file holds a section that nobody asked for; call it last.
@@ -105,19 +153,25 @@ fn read_section(
     section: &str,
     table: config::Value,
     environment: &dyn Environment,
+    problems: &mut Vec<Error>,
 ) -> Result<BTreeMap<String, String>> {
     let table = table
         .into_table()
         .map_err(|_| invalid("a key stands before the first [section]").with("key", section))?;
     let mut entries = BTreeMap::new();
-    for (key, value) in table {
-        let named = |error: Error| error.with("section", section).with("key", &key);
-        let text = value
-            .into_string()
-            .map_err(|error| named(invalid("the value is no text").with_source(error)))?;
-        entries.insert(key.clone(), expand(&text, environment).map_err(named)?);
+    // In the order of their names, so that the same file always gives the same error first.
+    for (key, value) in table.into_iter().collect::<BTreeMap<_, _>>() {
+        match read_value(value, environment) {
+            Ok(text) => drop(entries.insert(key, text)),
+            Err(error) => problems.push(error.with("section", section).with("key", key)),
+        }
     }
     Ok(entries)
+}
+
+fn read_value(value: config::Value, environment: &dyn Environment) -> Result<String> {
+    let no_text = |error| invalid("the value is no text").with_source(error);
+    expand(&value.into_string().map_err(no_text)?, environment)
 }
 
 /// Puts in the environment's values: `${NAME}`, or `${NAME:-default}`.

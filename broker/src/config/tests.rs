@@ -83,3 +83,20 @@ fn broken_files_are_config_errors() {
     let missing = File::read(Path::new("/nonexistent.ini"), &ProcessEnvironment);
     assert!(complaint(missing).contains("/nonexistent.ini"));
 }
+
+#[test]
+fn a_lenient_reading_tells_of_every_value_that_cannot_be_had() {
+    let environment: HashMap<&str, &str> = HashMap::new();
+    let text = "[a]\nx = ${ONE}\ny = 1\nz = ${TWO\n[b]\nx = ${THREE}\n";
+    let (mut file, problems) =
+        File::parse_leniently(Path::new("test.ini"), text, &environment).unwrap();
+    let places: Vec<_> =
+        problems.iter().map(|p| (p.context("section"), p.context("key"))).collect();
+    let expected = [("a", "x"), ("a", "z"), ("b", "x")];
+    assert_eq!(places, expected.map(|(section, key)| (Some(section), Some(key))));
+    assert!(problems.iter().all(|problem| problem.context("file") == Some("test.ini")));
+    assert!(file.has_key("a", "y") && !file.has_key("a", "x") && file.has_section("b"));
+    file.remove_key("a", "y");
+    file.set("a", "w", "2");
+    assert_eq!(file.section("a").take_rest().keys().collect::<Vec<_>>(), ["w"]);
+}

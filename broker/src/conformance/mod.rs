@@ -3,7 +3,8 @@
 //! A backend implements [`Harness`] and writes one line, [`conformance_tests!`]; every rule
 //! then appears as a test of its own. Rules share a server and run side by side, so each
 //! makes topics and groups of unique names. A rule that needs a capability which the backend
-//! lacks asserts that the matching call answers `Unsupported`: it is never skipped.
+//! lacks asserts that the matching call answers `Unsupported`: it is never skipped. Those who
+//! run the suite outside a test take the rules from [`RULES`].
 //!
 //! [`conformance_tests!`]: crate::conformance_tests
 #![allow(
@@ -12,11 +13,15 @@
     reason = "this is a test library: a broken rule is reported by a panic"
 )]
 
+use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 
 use crate::contract::{Broker, Consumer};
 use crate::policy::Policy;
@@ -24,8 +29,11 @@ use crate::subscription::Subscription;
 
 pub mod absent;
 pub mod admin;
+pub mod changelog;
+pub mod compaction;
 pub mod dead_letters;
 pub mod failure;
+pub mod faults;
 pub mod groups;
 pub mod lifecycle;
 pub mod load;
@@ -35,6 +43,9 @@ pub mod readers;
 pub mod settle;
 mod stage;
 pub mod transactions;
+pub mod typed;
+
+pub use stage::is_of_this_run;
 
 /// How long one rule may run before it counts as hung.
 const RULE_TIME_MAX: Duration = Duration::from_secs(180);
@@ -54,9 +65,49 @@ pub trait Harness: Send + Sync {
     /// the tests share a server that must go on: then the rule only connects anew.
     async fn restart_server(&self);
 
+    /// Whether a compacted topic of a few messages is compacted while a rule waits.
+    fn compacts_soon(&self) -> bool {
+        false
+    }
+
     /// Makes the backend take the group's only member for dead while it lives, as a long stall
     /// would, and returns the member that takes its place. Both subscribed alike.
     async fn usurp(&self, subscription: &Subscription) -> Box<dyn Consumer>;
+}
+
+/// A rule as a value, for those who run the suite outside a test.
+pub struct Rule {
+    /// What it is about.
+    pub group: &'static str,
+    /// What it says: a sentence in snake case.
+    pub name: &'static str,
+    /// The rule's function.
+    play: for<'a> fn(&'a dyn Harness) -> LocalBoxFuture<'a, ()>,
+}
+
+/// All rules, in the order in which they make sense to a reader.
+pub const RULES: &[Rule] = crate::conformance_tests! { @rules list() };
+
+impl Rule {
+    /// Holds a backend to the rule; the error says what is broken. A rule that hangs is broken.
+    ///
+    /// The process's panic hook runs for a broken rule, as in a test.
+    pub async fn play(&self, harness: &dyn Harness) -> Result<(), String> {
+        let outcome = AssertUnwindSafe(within_time((self.play)(harness))).catch_unwind().await;
+        outcome.map_err(|panic| match panic.downcast::<String>() {
+            Ok(message) => *message,
+            Err(panic) => {
+                let message = panic.downcast_ref::<&str>().copied();
+                message.unwrap_or("the rule is broken").to_owned()
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.group, self.name)
+    }
 }
 
 /// Ends a rule that hangs.
@@ -71,7 +122,11 @@ pub async fn within_time(rule: impl Future<Output = ()>) {
 #[macro_export]
 macro_rules! conformance_tests {
     ($harness:expr) => {
-        $crate::conformance_tests! { @expand $harness;
+        $crate::conformance_tests! { @rules tests($harness) }
+    };
+    // The one list of rules, for whatever is to be made of it.
+    (@rules $what:ident($($harness:expr)?)) => {
+        $crate::conformance_tests! { @$what($($harness)?);
             payload: [
                 an_empty_payload_round_trips,
                 every_byte_round_trips,
@@ -134,6 +189,7 @@ macro_rules! conformance_tests {
                 receive_waits_as_long_as_it_was_told,
                 receive_returns_as_soon_as_a_message_is_there,
                 messages_come_though_nobody_takes_the_events,
+                a_receive_that_must_not_wait_brings_what_is_there,
             ]
             admin: [
                 describe_tells_the_bounds_of_each_partition,
@@ -168,6 +224,23 @@ macro_rules! conformance_tests {
                 a_slow_consumer_never_holds_more_than_its_bound,
                 a_slow_consumer_never_holds_more_bytes_than_its_bound,
             ]
+            faults: [
+                a_nul_in_a_headers_value_is_kept,
+                a_nul_in_a_headers_name_is_kept_or_refused,
+                a_key_over_the_limit_is_refused_while_the_rest_is_written,
+                a_backlog_in_one_partition_starves_no_other,
+            ]
+            compaction: [
+                the_last_message_of_each_key_is_kept_at_its_offset,
+                a_group_settles_a_compacted_topic_to_its_end,
+                a_message_without_a_key_is_refused,
+                a_tombstone_is_told_from_an_empty_message,
+            ]
+            changelog: [
+                state_follows_its_partition,
+                an_aborted_step_leaves_no_state,
+                an_owner_of_before_writes_no_state,
+            ]
             dead_letters: [
                 a_rejected_message_goes_to_the_dead_letters_as_it_was,
                 the_stream_goes_on_behind_a_rejected_message,
@@ -177,6 +250,12 @@ macro_rules! conformance_tests {
                 a_dead_letter_that_is_refused_leaves_its_source_unsettled,
                 the_default_policy_serves_where_the_subscription_has_none,
             ]
+            typed: [
+                a_typed_value_round_trips,
+                a_cloud_event_survives_in_binary_mode,
+                a_cloud_event_survives_in_structured_mode,
+                a_bad_payload_is_a_reject_with_its_cause,
+            ]
             absent: [
                 lag_is_told_or_unsupported,
                 partitions_are_made_or_unsupported,
@@ -185,7 +264,14 @@ macro_rules! conformance_tests {
             ]
         }
     };
-    (@expand $harness:expr; $($group:ident: [$($rule:ident,)*])*) => {
+    (@list(); $($group:ident: [$($rule:ident,)*])*) => {
+        &[$($($crate::conformance::Rule {
+            group: stringify!($group),
+            name: stringify!($rule),
+            play: |harness| Box::pin($crate::conformance::$group::$rule(harness)),
+        },)*)*]
+    };
+    (@tests($harness:expr); $($group:ident: [$($rule:ident,)*])*) => {
         $(
             mod $group {
                 use super::*;

@@ -80,7 +80,11 @@ pub async fn a_key_an_empty_key_and_no_key_are_told_apart(harness: &dyn Harness)
     };
     stage.publish(keyed.into_iter().map(message).collect()).await;
     let received = stage.everything().await;
-    let keys: Vec<_> = received.iter().map(|delivery| delivery.key.as_deref()).collect();
+    let mut keys: Vec<_> = received.iter().map(|delivery| delivery.key.as_deref()).collect();
+    if !stage.broker.capabilities().partitions {
+        // Different keys have no order then; this one is the longest first.
+        keys.sort_by_key(|key| std::cmp::Reverse(key.map(<[u8]>::len)));
+    }
     assert_eq!(keys, keyed.map(|key| key.map(str::as_bytes)));
 }
 

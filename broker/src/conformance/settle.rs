@@ -54,10 +54,15 @@ pub async fn a_retry_holds_back_its_key_and_no_other(harness: &dyn Harness) {
     let bodies = ["a1", "a2", "b1", "a3", "b2"];
     stage.publish(bodies.map(|body| Message::new(body).with_key(&body[..1])).to_vec()).await;
     let mut member = stage.member().await;
-    let first = member.next().await;
+    let mut others = Vec::new();
+    let mut first = member.next().await;
+    // Without partitions the other key may come first.
+    while !stage.broker.capabilities().partitions && text(&first) != "a1" {
+        others.push(std::mem::replace(&mut first, member.next().await));
+    }
     assert_eq!(text(&first), "a1");
     member.settle([first], Outcome::Retry { after: DEADLINE }).await;
-    let others = member.take(2).await;
+    others.extend(member.take(2 - others.len()).await);
     assert_eq!(texts(&others), ["b1", "b2"]);
     member.ack(others).await;
     let held = member.take(3).await;
@@ -134,12 +139,30 @@ pub async fn acknowledgements_out_of_order_commit_only_the_prefix(harness: &dyn 
     member.assert_quiet(QUIET).await;
     drop((open, member));
     let mut next = stage.member().await;
+    if !stage.broker.capabilities().partitions {
+        return assert_open_comes(&stage, next).await;
+    }
     let deliveries = next.take(4).await;
     assert_eq!(texts(&deliveries), ["2", "3", "4", "5"]);
     next.ack(deliveries).await;
     stage.wait_committed(6).await;
     drop(next);
     stage.assert_all_settled().await;
+}
+
+/// Where each message is settled for itself, what was open comes again for sure, and what
+/// followed it may.
+async fn assert_open_comes(stage: &Stage, mut member: Tap) {
+    let mut came = member.take(1).await;
+    while !texts(&came).contains(&"2".to_owned()) {
+        came.extend(member.take(1).await);
+    }
+    came.extend(member.glance(6).await);
+    let known = |came: &String| ["2", "3", "4", "5"].contains(&came.as_str());
+    assert!(texts(&came).iter().all(known), "{came:?}");
+    member.ack(came).await;
+    stage.wait_committed(6).await;
+    member.assert_quiet(QUIET).await;
 }
 
 /// Seeks and tells whether the backend can; one that can't must say so.
@@ -156,12 +179,12 @@ async fn seek(stage: &Stage, member: &mut Tap, to: Start) -> bool {
 /// Old messages come again, and tokens of before the seek are stale.
 pub async fn seeking_back_replays(harness: &dyn Harness) {
     let stage = Stage::new(harness, 1).await;
-    stage.publish_texts(numbers(6)).await;
+    let positions = stage.publish(numbers(6).into_iter().map(Message::new).collect()).await;
     let mut member = stage.member().await;
     let mut deliveries = member.take(6).await;
     let open = deliveries.split_off(3);
     member.ack(deliveries).await;
-    if !seek(&stage, &mut member, Start::Offset(1)).await {
+    if !seek(&stage, &mut member, Start::Offset(positions[1].offset())).await {
         return;
     }
     let replayed = member.take(5).await;
@@ -173,17 +196,17 @@ pub async fn seeking_back_replays(harness: &dyn Harness) {
     assert_eq!(texts(&member.take(6).await), numbers(6));
     let mut reader = stage.reader().await;
     reader.take(6).await;
-    assert!(seek(&stage, &mut reader, Start::Offset(4)).await);
+    assert!(seek(&stage, &mut reader, Start::Offset(positions[4].offset())).await);
     assert_eq!(texts(&reader.take(2).await), ["4", "5"]);
 }
 
 /// What is skipped stays skipped for the group.
 pub async fn seeking_forward_skips(harness: &dyn Harness) {
     let stage = Stage::new(harness, 1).await;
-    stage.publish_texts(numbers(6)).await;
+    let positions = stage.publish(numbers(6).into_iter().map(Message::new).collect()).await;
     let mut member = stage.member().await;
     let first = member.next().await;
-    if !seek(&stage, &mut member, Start::Offset(4)).await {
+    if !seek(&stage, &mut member, Start::Offset(positions[4].offset())).await {
         return;
     }
     let deliveries = member.take(2).await;

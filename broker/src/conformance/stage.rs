@@ -2,8 +2,8 @@
 //! that wait for what must come.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,11 +25,21 @@ pub(super) const QUIET: Duration = Duration::from_millis(400);
 /// One look at a consumer that others are waited for beside.
 const GLANCE: Duration = Duration::from_millis(20);
 
+/// What tells the names of this process from all others.
+static RUN: LazyLock<String> =
+    LazyLock::new(|| format!("-{:x}-{:x}-", std::process::id(), Timestamp::now().as_micros()));
+
 /// A name that no other rule, run or process uses.
 pub(super) fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{what}-{:x}-{:x}-{count}", std::process::id(), Timestamp::now().as_micros())
+    format!("{what}{}{count}", *RUN)
+}
+
+/// Whether a rule in this process made the name of a topic or group, for those who clean up
+/// behind the suite.
+pub fn is_of_this_run(name: &str) -> bool {
+    name.contains(RUN.as_str())
 }
 
 pub(super) fn unique_topic() -> Topic {
@@ -78,6 +88,15 @@ impl Stage {
         self.publish(batch).await;
     }
 
+    /// The texts as they came; sorted where only the messages of one key have an order.
+    pub(super) fn in_order(&self, deliveries: &[Delivery]) -> Vec<String> {
+        let mut texts = texts(deliveries);
+        if !self.broker.capabilities().partitions {
+            texts.sort_by_key(|text| (text.len(), text.clone()));
+        }
+        texts
+    }
+
     pub(super) fn subscription(&self) -> Subscription {
         Subscription::group(&self.topic, &self.group)
     }
@@ -101,22 +120,38 @@ impl Stage {
         self.reader().await.until_caught_up().await
     }
 
-    /// Waits until the group's position in partition zero is durable, which Kafka does a
-    /// little later. Without lag figures it waits for longer than any commit interval.
-    pub(super) async fn wait_committed(&self, offset: u64) {
+    /// Waits until the group's position in partition zero is durable between the first `count`
+    /// messages and the next, which Kafka does a little later. Without lag figures it waits for
+    /// longer than any commit interval.
+    pub(super) async fn wait_committed(&self, count: u64) {
         if !self.broker.capabilities().lag {
             return tokio::time::sleep(Duration::from_secs(2)).await;
         }
+        let (least, most) = self.between(count).await;
         let start = Instant::now();
         loop {
             let lag = self.broker.lag(&self.topic, &self.group).await.unwrap();
-            let committed = lag.first().and_then(|partition| partition.committed);
-            if committed == Some(offset) {
+            let (committed, end) = (lag[0].committed, lag[0].end);
+            let most = most.unwrap_or(end);
+            if committed.is_some_and(|committed| (least..=most).contains(&committed)) {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "{committed:?} is committed, not {offset}");
+            let wrong = format!("{committed:?} is committed, not {least} to {most}");
+            assert!(start.elapsed() < PATIENCE, "{wrong}");
             tokio::time::sleep(GLANCE).await;
         }
+    }
+
+    /// The offset right behind the first `count` messages of partition zero and that of the
+    /// next one, where there is one. Both are the same unless offsets have gaps.
+    async fn between(&self, count: u64) -> (u64, Option<u64>) {
+        let all = self.everything().await;
+        let positions = all.iter().map(|delivery| delivery.position());
+        let offsets = positions.filter(|position| position.partition() == 0);
+        let offsets: Vec<u64> = offsets.map(Position::offset).collect();
+        let count = usize::try_from(count).unwrap();
+        let least = count.checked_sub(1).map_or(0, |last| offsets[last] + 1);
+        (least, offsets.get(count).copied())
     }
 
     /// Asserts that a member who joins now finds nothing of what came before: it gets a

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::letter;
+use super::{count, letter};
 use crate::capabilities::Capabilities;
 use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published, Transaction};
 use crate::delivery::{AckToken, Delivery as Loan, Outcome, Unsettled};
@@ -100,6 +100,7 @@ impl Morgue {
             } else {
                 let (topic, position) = (token.topic(), token.position());
                 tracing::error!(%topic, %position, attempts, reason, "a message is given up");
+                count::dead_letters(topic, 1);
             }
             *outcome = Outcome::Ack;
         }
@@ -210,8 +211,12 @@ impl Consumer for Member {
         let Some(topic) = topic.filter(|_| !letters.is_empty()) else {
             return self.consumer.settle(outcomes).await;
         };
+        let (source, given_up) = (outcomes[0].0.topic().clone(), letters.len());
         match self.settle_with_letters(&topic, letters, outcomes).await {
-            Ok(unsettled) => unsettled,
+            Ok(unsettled) => {
+                count::dead_letters(&source, given_up);
+                unsettled
+            }
             Err((error, tokens)) => {
                 let tokens = tokens.into_iter().map(|(token, _)| token).zip(asked);
                 let unsettled = |(token, outcome)| {
@@ -262,7 +267,9 @@ impl Transaction for Step<'_> {
         if let Some(topic) = &self.morgue.policy.dead_letters
             && !letters.is_empty()
         {
+            let (source, given_up) = (outcomes[0].0.topic(), letters.len());
             self.inner.publish(topic, letters).await?;
+            count::dead_letters(source, given_up);
         }
         self.inner.settle(outcomes).await
     }

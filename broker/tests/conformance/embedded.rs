@@ -8,14 +8,14 @@ use broker::conformance::Harness;
 use broker::embedded::{Config, Durability, open};
 use broker::{Broker, Consumer, Policy, Subscription};
 
-struct Embedded {
+pub(crate) struct Embedded {
     directory: tempfile::TempDir,
     /// What was opened, to be shut down at a restart.
     opened: Mutex<Vec<Arc<dyn Broker>>>,
 }
 
 impl Embedded {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), opened: Mutex::default() }
     }
 }
@@ -35,6 +35,10 @@ impl Harness for Embedded {
         for broker in &opened {
             broker.shutdown().await.unwrap();
         }
+    }
+
+    fn compacts_soon(&self) -> bool {
+        true
     }
 
     /// Does to the database what a member does that finds another's lease run out.

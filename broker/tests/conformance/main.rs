@@ -7,3 +7,10 @@
 mod embedded;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod layers;
+#[cfg(feature = "testing")]
+mod memory;
+#[cfg(feature = "pubsub")]
+mod pubsub;
+#[cfg(feature = "redis")]
+mod redis;

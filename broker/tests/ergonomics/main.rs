@@ -1,5 +1,5 @@
 //! What a service developer meets first: the examples run, and one feature brings one backend.
-#![allow(clippy::unwrap_used, reason = "a test that can't be set up fails")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test that can't be set up fails")]
 
 mod dependencies;
 mod examples;
