@@ -35,19 +35,6 @@ impl Compiled {
         Ok(self)
     }
 
-    /// The full name of a record, enumeration or fixed; the type's name of anything else.
-    pub(in crate::codec) fn name(&self) -> String {
-        match self.root.name() {
-            Some(name) => name.fullname(None),
-            None => self.root.canonical_form().trim_matches('"').to_owned(),
-        }
-    }
-
-    /// Whether both write and read the same bytes for the same values.
-    pub(in crate::codec) fn equals(&self, other: &Self) -> bool {
-        self.root == other.root && self.others == other.others
-    }
-
     /// Appends a value.
     pub(in crate::codec) fn write<T: Serialize>(
         &self,
@@ -95,6 +82,23 @@ impl Compiled {
         let depth = walk::check(&self.root, resolved.get_names(), payload)
             .map_err(|problem| corrupt(format!("the payload is no Avro: it {problem}")))?;
         Ok((resolved, depth))
+    }
+}
+
+/// What schemas are compared and named by in a registry.
+#[cfg(feature = "schema-registry")]
+impl Compiled {
+    /// The full name of a record, enumeration or fixed; the type's name of anything else.
+    pub(in crate::codec) fn name(&self) -> String {
+        match self.root.name() {
+            Some(name) => name.fullname(None),
+            None => self.root.canonical_form().trim_matches('"').to_owned(),
+        }
+    }
+
+    /// Whether both write and read the same bytes for the same values.
+    pub(in crate::codec) fn equals(&self, other: &Self) -> bool {
+        self.root == other.root && self.others == other.others
     }
 }
 

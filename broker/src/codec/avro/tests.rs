@@ -127,6 +127,7 @@ async fn items_that_are_claimed_and_not_there_are_refused_before_they_are_alloca
     assert_eq!(read.len(), 8);
 }
 
+#[cfg(feature = "schema-registry")]
 #[test]
 fn a_value_of_another_schema_is_resolved_to_the_readers() {
     let old = r#"{"type": "record", "name": "Order", "fields": [
