@@ -155,6 +155,7 @@ fn a_value_of_another_schema_is_resolved_to_the_readers() {
     assert!(old.equals(&old) && !old.equals(&new));
 }
 
+#[cfg(feature = "schema-registry")]
 #[test]
 fn a_schema_may_refer_to_others() {
     let outer = r#"{"type": "record", "name": "Order", "namespace": "shop", "fields": [
