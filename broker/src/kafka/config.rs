@@ -170,6 +170,11 @@ impl Config {
         client
     }
 
+    /// Whether the brokers assign partitions themselves, by the group protocol of Kafka 4.
+    pub(super) fn is_new_protocol(&self) -> bool {
+        self.consumer().get("group.protocol") == Some("consumer")
+    }
+
     /// A client that consumes as a member of a group.
     pub(super) fn member(&self, group: &Group, instance: Option<&str>) -> ClientConfig {
         let mut client = self.consumer();
@@ -177,8 +182,8 @@ impl Config {
         if let Some(instance) = instance {
             client.set("group.instance.id", instance);
         }
-        // The group protocol of Kafka 4 leaves these to the broker and refuses them here.
-        if client.get("group.protocol") != Some("consumer") {
+        // The new protocol leaves these to the brokers and refuses them here.
+        if !self.is_new_protocol() {
             let defaults = [
                 ("partition.assignment.strategy", "cooperative-sticky"),
                 ("session.timeout.ms", "10000"),

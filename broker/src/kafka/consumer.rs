@@ -18,6 +18,7 @@ use super::context::{Client, Context};
 use super::control::blocking;
 use super::error::translate;
 use super::fetcher::{Fetcher, Plan};
+use super::orphans::Orphans;
 use super::start;
 use super::state::{Link, Move};
 use super::transaction::{self, KafkaTransaction, Source};
@@ -66,6 +67,7 @@ fn open(source: Source, subscription: &Subscription, partitions: &[u32]) -> Resu
         commit_interval: inner.config.commit_interval.max(Duration::from_millis(1)),
         outage_max: inner.config.outage_max,
         heritage: subscription.instance.is_some().then_some(source),
+        orphans: orphans(&inner, subscription, partitions),
     };
     if plan.is_reader {
         plan.begins =
@@ -82,6 +84,13 @@ fn open(source: Source, subscription: &Subscription, partitions: &[u32]) -> Resu
         let problem = "no thread can be started";
         Error::new(ErrorKind::Unexpected, "subscribe", problem).with_source(error)
     })
+}
+
+fn orphans(inner: &Inner, subscription: &Subscription, partitions: &[u32]) -> Option<Orphans> {
+    let group = subscription.group.as_ref()?;
+    let is_classic = !inner.config.is_new_protocol();
+    let watches = is_classic && subscription.instance.is_some();
+    watches.then(|| Orphans::new(group, &subscription.topic, partitions))
 }
 
 fn client(

@@ -18,6 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::committer::{Committer, commit};
 use super::context::{Change, Client, await_stop, give_back, is_cooperative, note};
 use super::error::translate;
+use super::orphans::Orphans;
 use super::queue::{End, Queue};
 use super::start::{self, Begin};
 use super::state::{Commit, Commits, Link, is_fatal};
@@ -49,6 +50,8 @@ pub(super) struct Plan {
     pub(super) outage_max: Duration,
     /// Of a static member: its predecessor may have died within a transaction.
     pub(super) heritage: Option<Source>,
+    /// Of a static member that does not leave assignments to the brokers.
+    pub(super) orphans: Option<Orphans>,
 }
 
 /// Partitions that wait for their deliveries before they go to another member.
@@ -142,10 +145,16 @@ impl Fetcher {
         while self.handover.is_none()
             && let Some(change) = self.consumer.context().next_change()
         {
+            self.plan.orphans.iter_mut().for_each(Orphans::changed);
             match change {
                 Change::Assign(list) => self.take_in(&list),
                 Change::Revoke(list) => self.begin_handover(list),
             }
+        }
+        if self.handover.is_none()
+            && let Some(orphans) = &mut self.plan.orphans
+        {
+            orphans.look(&self.consumer);
         }
     }
 

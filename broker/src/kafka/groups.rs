@@ -18,7 +18,7 @@ use crate::name::{Group, Topic};
 /// The members of a group, and the topics that it has positions in.
 pub(super) fn describe(client: &Client, group: &Group) -> Result<GroupDescription> {
     let failed = |error| translate("describe group", error).with("group", group);
-    let members = native::members(client, group.as_str()).map_err(failed)?;
+    let members = native::members(client, group.as_str()).map_err(failed)?.members;
     let positions = native::positions(client, group.as_str()).map_err(failed)?;
     let positions = positions.into_iter().filter(|position| position.offset.is_some());
     let topics: BTreeSet<String> = positions.map(|position| position.topic).collect();
@@ -57,7 +57,8 @@ pub(super) fn require_stopped(
     operation: &'static str,
 ) -> Result<()> {
     let members = native::members(client, group.as_str());
-    let members = members.map_err(|error| translate(operation, error).with("group", group))?;
+    let members =
+        members.map_err(|error| translate(operation, error).with("group", group))?.members;
     if members.is_empty() {
         return Ok(());
     }

@@ -33,6 +33,7 @@ mod lag;
 mod log;
 mod native;
 mod oauth;
+mod orphans;
 mod producer;
 mod queue;
 mod start;

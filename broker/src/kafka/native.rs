@@ -14,7 +14,7 @@ use std::{ptr, slice};
 
 use rdkafka::bindings as sys;
 use rdkafka::client::OAuthToken;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
@@ -55,6 +55,14 @@ pub(super) struct Member {
     pub(super) partitions: Vec<(String, u32)>,
 }
 
+/// A group as its coordinator sees it.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// No assignment is under way.
+    pub(super) is_stable: bool,
+    pub(super) members: Vec<Member>,
+}
+
 /// The names of all groups of consumers.
 pub(super) fn groups(client: &Client) -> KafkaResult<Vec<String>> {
     let event = ask(client, Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, |rk, options, queue| {
@@ -76,7 +84,10 @@ pub(super) fn groups(client: &Client) -> KafkaResult<Vec<String>> {
 }
 
 /// The members of a group; none also where there is no such group.
-pub(super) fn members(client: &Client, group: &str) -> KafkaResult<Vec<Member>> {
+pub(super) fn members<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    group: &str,
+) -> KafkaResult<Members> {
     let name = CString::new(group)?;
     let op = Op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
     let event = ask(client, op, |rk, options, queue| {
@@ -91,18 +102,24 @@ pub(super) fn members(client: &Client, group: &str) -> KafkaResult<Vec<Member>> 
         let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.raw);
         let mut count = 0;
         let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
-        let Some(group) = array(groups, count).first().copied() else { return Ok(Vec::new()) };
+        let Some(group) = array(groups, count).first().copied() else {
+            return Ok(Members::default());
+        };
         let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
         if !error.is_null() {
             return match sys::rd_kafka_error_code(error).into() {
-                RDKafkaErrorCode::GroupIdNotFound => Ok(Vec::new()),
+                RDKafkaErrorCode::GroupIdNotFound => Ok(Members::default()),
                 code => Err(KafkaError::AdminOp(code)),
             };
         }
         let count = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
         let member = |index| sys::rd_kafka_ConsumerGroupDescription_member(group, index);
         let members = (0..count).map(member).filter(|member| !member.is_null());
-        Ok(members.map(|member| read_member(member)).collect())
+        let members = members.map(|member| read_member(member)).collect();
+        let state = sys::rd_kafka_ConsumerGroupDescription_state(group);
+        let is_stable =
+            state == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+        Ok(Members { is_stable, members })
     }
 }
 
@@ -255,8 +272,8 @@ impl<T> Drop for Owned<T> {
 }
 
 /// Asks a question of the administrative kind and waits for its answer.
-fn ask(
-    client: &Client,
+fn ask<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
     op: Op,
     send: impl FnOnce(
         *mut sys::rd_kafka_t,

@@ -10,7 +10,7 @@ use broker::{
     Broker, BrokerExt, Consumer, Event, Group, Limit, Message, Outcome, Subscription, Topic,
 };
 
-use super::{Kafka, make_topic};
+use super::{Kafka, make_topic, receive};
 
 const PARTITIONS: u32 = 4;
 
@@ -76,6 +76,34 @@ async fn a_static_member_that_restarts_gets_its_partitions_and_disturbs_nobody()
     come_to_rest(&mut [&mut one, &mut again], &[2, 2]).await;
     assert_eq!(again.owned, before);
     assert_eq!(one.events, [], "the other member was disturbed");
+}
+
+/// Kafka hands a restarted member what it had, and starts no new assignment for it.
+#[tokio::test]
+async fn partitions_that_a_static_member_had_to_give_up_when_it_died_find_an_owner() {
+    let Some(kafka) = Kafka::found() else { return };
+    let broker = kafka.broker().await;
+    let topic = make_topic(&broker, "orphans", PARTITIONS).await;
+    let mut one = Member::join(&broker, &topic, Some("one")).await;
+    come_to_rest(&mut [&mut one], &[PARTITIONS as usize]).await;
+    // While these are out the member gives nothing up.
+    let batch = (0..100).map(|n| Message::new("body").with_key(n.to_string())).collect();
+    broker.publish_all(&topic, batch).await.unwrap();
+    let lent = receive(one.consumer.as_mut(), &mut one.events).await;
+    let mut two = Member::join(&broker, &topic, Some("two")).await;
+    let group = Group::new(topic.as_str()).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = broker.admin().describe_group(&group).await.unwrap();
+        let shares: Vec<usize> = shown.members.iter().map(|m| m.partitions.len()).collect();
+        if shares.len() == 2 && shares.iter().sum::<usize>() == 2 {
+            break;
+        }
+        assert!(Instant::now() < until, "{shares:?}");
+    }
+    let mut again = Member::join(&broker, &topic, Some("one")).await;
+    drop((one, lent));
+    come_to_rest(&mut [&mut again, &mut two], &[2, 2]).await;
 }
 
 async fn only_what_moves_is_stopped(kafka: Kafka) {
