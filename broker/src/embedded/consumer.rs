@@ -15,11 +15,11 @@ use super::membership::{self, Claimed, Commit, Member};
 use super::store::{Fetch, Fetched, Want};
 use super::transaction::EmbeddedTransaction;
 use crate::contract::{Consumer, Transaction};
-use crate::delivery::{AckToken, Delivery, Outcome, Position, Shared, Unsettled};
+use crate::delivery::{AckToken, Delivery, Outcome, Shared, Unsettled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Group;
 use crate::subscription::{Event, Limit, Seek, Start, Subscription};
-use crate::window::{Bounds, Window};
+use crate::window::{Bounds, Lender, Window, in_turn};
 
 /// The most messages that one fetch takes from a partition.
 const FETCH_MESSAGES_MAX: usize = 4096;
@@ -145,20 +145,12 @@ impl EmbeddedConsumer {
         self.partitions.insert(claimed.number, assigned);
     }
 
-    /// The numbers of the partitions in the order of their turns.
-    fn turns(&self) -> impl Iterator<Item = u32> + use<> {
-        let mut numbers: Vec<u32> = self.partitions.keys().copied().collect();
-        let turn = self.turn.checked_rem(numbers.len()).unwrap_or(0);
-        numbers.rotate_left(turn);
-        numbers.into_iter()
-    }
-
     /// Counts the first delivery of the partitions that `deliver` is about to reach. It is
     /// durable before anyone sees the message, which may kill its consumer.
     async fn count_starts(&mut self, limit: usize) -> Result<()> {
         let Some(membership) = &self.membership else { return Ok(()) };
         let (mut given, mut fresh, mut rows) = (0, Vec::new(), Vec::new());
-        for number in self.turns() {
+        for number in in_turn(&self.partitions, self.turn) {
             let assigned = &self.partitions[&number];
             let ready = if assigned.giving_back { 0 } else { assigned.window.ready() };
             if given < limit && ready > 0 && !assigned.started {
@@ -185,19 +177,14 @@ impl EmbeddedConsumer {
     fn deliver(&mut self, limit: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut all = Vec::new();
-        for number in self.turns() {
+        for number in in_turn(&self.partitions, self.turn) {
             let Some(assigned) = self.partitions.get_mut(&number) else { continue };
-            let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
             if assigned.giving_back || all.len() >= limit {
                 continue;
             }
-            let room = limit - all.len();
-            assigned.window.deliver(now, room, |offset, attempt, message| {
-                let position = Position::new(number, offset);
-                let topic = topic.clone();
-                let token = AckToken { topic, position, attempt, assignment, message };
-                all.push(Delivery::new(token));
-            });
+            let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
+            let lender = Lender { topic, partition: number, assignment };
+            assigned.window.lend(now, limit - all.len(), &lender, &mut all);
         }
         self.turn = self.turn.wrapping_add(1);
         if self.membership.is_none() {

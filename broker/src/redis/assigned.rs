@@ -105,7 +105,7 @@ impl Assigned {
 
     /// Adds what the owner before had out. The first of it counts as delivered where that owner
     /// died, the others where they were counted themselves. Where deliveries have killed more
-    /// than one owner they go out singly, so that only the one to blame is counted further.
+    /// than one owner they go out with caution, so that only the one to blame is counted further.
     fn inherit(
         &mut self,
         mut fetched: Vec<(u64, u32, Message)>,
@@ -122,7 +122,7 @@ impl Assigned {
         }
         let next = fetched.last().map_or(self.window.next(), |(offset, ..)| offset + 1);
         if is_deadly {
-            self.window.single_out(next);
+            self.window.suspect(next);
         }
         let heads: Vec<(u64, u32)> =
             fetched.iter().map(|(o, attempts, _)| (*o, *attempts)).collect();

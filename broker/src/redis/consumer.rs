@@ -22,11 +22,11 @@ use super::position::EntryId;
 use super::scripts;
 use super::transaction::RedisTransaction;
 use crate::contract::{Consumer, Transaction};
-use crate::delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
+use crate::delivery::{AckToken, Delivery, Outcome, Unsettled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Group;
 use crate::subscription::{Event, Limit, Seek, Start, Subscription};
-use crate::window::{Bounds, Window};
+use crate::window::{Bounds, Lender, Window, in_turn};
 
 /// How long one call waits for entries on the server, and with it the next look at the group.
 const IDLE: Duration = Duration::from_millis(100);
@@ -179,30 +179,17 @@ impl RedisConsumer {
         self.partitions.entry(number).and_modify(|assigned| assigned.crashed = crashed);
     }
 
-    /// The numbers of the partitions in the order of their turns.
-    fn turns(&self) -> impl Iterator<Item = u32> + use<> {
-        let mut numbers: Vec<u32> = self.partitions.keys().copied().collect();
-        let turn = self.turn.checked_rem(numbers.len()).unwrap_or(0);
-        numbers.rotate_left(turn);
-        numbers.into_iter()
-    }
-
     fn deliver(&mut self, limit: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut all = Vec::new();
-        for number in self.turns() {
+        for number in in_turn(&self.partitions, self.turn) {
             let Some(assigned) = self.partitions.get_mut(&number) else { continue };
-            let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
             if assigned.giving_back || all.len() >= limit {
                 continue;
             }
-            let room = limit - all.len();
-            assigned.window.deliver(now, room, |offset, attempt, message| {
-                let position = Position::new(number, offset);
-                let topic = topic.clone();
-                let token = AckToken { topic, position, attempt, assignment, message };
-                all.push(Delivery::new(token));
-            });
+            let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
+            let lender = Lender { topic, partition: number, assignment };
+            assigned.window.lend(now, limit - all.len(), &lender, &mut all);
         }
         self.turn = self.turn.wrapping_add(1);
         if self.membership.is_none() {

@@ -15,11 +15,11 @@ use super::groups::Place;
 use super::store::State;
 use super::transaction::MemoryTransaction;
 use crate::contract::{Consumer, Transaction};
-use crate::delivery::{AckToken, Delivery, Outcome, Position, Unsettled};
+use crate::delivery::{AckToken, Delivery, Outcome, Unsettled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Group;
 use crate::subscription::{Event, Limit, Seek, Start, Subscription};
-use crate::window::{Bounds, Window};
+use crate::window::{Bounds, Lender, Window, in_turn};
 
 /// The most events that are kept for a caller who does not take them.
 const EVENTS_MAX: usize = 1024;
@@ -221,31 +221,19 @@ impl MemoryConsumer {
         Ok(())
     }
 
-    /// The numbers of the partitions in the order of their turns.
-    fn turns(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> = self.partitions.keys().copied().collect();
-        let turn = self.turn.checked_rem(numbers.len()).unwrap_or(0);
-        numbers.rotate_left(turn);
-        numbers
-    }
-
     fn deliver(&mut self, state: &mut State, limit: usize) -> Vec<Delivery> {
         let now = Instant::now();
         let mut all = Vec::new();
-        for number in self.turns() {
+        for number in in_turn(&self.partitions, self.turn) {
             let Some(assigned) = self.partitions.get_mut(&number) else { continue };
             if assigned.giving_back || all.len() >= limit {
                 continue;
             }
-            let (room, before) = (limit - all.len(), all.len());
             let (topic, assignment) = (&self.subscription.topic, assigned.assignment);
-            assigned.window.deliver(now, room, |offset, attempt, message| {
-                let (topic, position) = (topic.clone(), Position::new(number, offset));
-                let token = AckToken { topic, position, attempt, assignment, message };
-                all.push(Delivery::new(token));
-            });
+            let lender = Lender { topic, partition: number, assignment };
+            let given = assigned.window.lend(now, limit - all.len(), &lender, &mut all);
             // Owners that die before they deliver count for nothing.
-            if all.len() > before && !assigned.started {
+            if given > 0 && !assigned.started {
                 assigned.started = true;
                 let place = place(state, self.member.as_ref(), self.topic, number);
                 place.into_iter().for_each(|place| place.starts += 1);

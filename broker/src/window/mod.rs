@@ -11,11 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::delivery::Shared;
+use crate::delivery::{AckToken, Delivery, Position, Shared};
+use crate::name::Topic;
 use crate::subscription::Subscription;
 
+mod caution;
 #[cfg(test)]
 mod tests;
+
+use caution::Caution;
 
 /// The bounds of a window.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +37,25 @@ impl From<&Subscription> for Bounds {
             bytes_max: subscription.in_flight_bytes_max.max(1),
         }
     }
+}
+
+/// Whose messages a window lends.
+pub(crate) struct Lender<'a> {
+    pub(crate) topic: &'a Topic,
+    pub(crate) partition: u32,
+    /// Tells this assignment's tokens from those of another.
+    pub(crate) assignment: u64,
+}
+
+/// Partitions in the order of their turns, so that a full one starves no other.
+pub(crate) fn in_turn<V>(
+    partitions: &BTreeMap<u32, V>,
+    turn: usize,
+) -> impl Iterator<Item = u32> + use<V> {
+    let mut numbers: Vec<u32> = partitions.keys().copied().collect();
+    let turn = turn.checked_rem(numbers.len()).unwrap_or(0);
+    numbers.rotate_left(turn);
+    numbers.into_iter()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +95,7 @@ pub(crate) struct Window {
     next_scan: Option<Instant>,
     /// Deliveries of the first offset that earlier owners of the partition counted.
     first: (u64, u32),
-    /// Below this offset messages go out one at a time.
-    single_until: u64,
-    /// How many more of the messages to come may have been out when an owner died.
-    suspects: usize,
+    caution: Caution,
 }
 
 /// After so many owners that died at one offset, the culprit is looked for one by one.
@@ -83,8 +103,8 @@ const CRASHES_MAX: u32 = 2;
 
 impl Window {
     /// A window that goes on at `start`, whose message was delivered `attempts` times before
-    /// by owners that died. After [`CRASHES_MAX`] of them the messages that may have been out
-    /// with it go singly, so that only the one that kills its consumer is counted further.
+    /// by owners that died. After [`CRASHES_MAX`] of them it is cautious with the messages
+    /// that may have been out with that one.
     pub(crate) fn new(bounds: Bounds, start: u64, attempts: u32) -> Self {
         let suspects = if attempts < CRASHES_MAX { 0 } else { bounds.messages_max };
         Self {
@@ -99,8 +119,7 @@ impl Window {
             parked: BTreeSet::new(),
             next_scan: None,
             first: (start, attempts),
-            single_until: start,
-            suspects,
+            caution: Caution::with(suspects),
         }
     }
 
@@ -136,10 +155,7 @@ impl Window {
     pub(crate) fn extend(&mut self, fetched: impl IntoIterator<Item = (u64, Shared)>, next: u64) {
         for (offset, message) in fetched {
             debug_assert!(offset >= self.next, "offset {offset} was fetched twice");
-            if self.suspects > 0 {
-                self.suspects -= 1;
-                self.single_until = offset + 1;
-            }
+            self.caution.fetched(offset);
             let attempt = if offset == self.first.0 { self.first.1 } else { 0 };
             self.push(offset, attempt, message);
         }
@@ -161,6 +177,7 @@ impl Window {
         mut out: impl FnMut(u64, u32, Shared),
     ) -> usize {
         self.wake(now);
+        self.heed_caution();
         let mut given = 0;
         while given < limit
             && let Some(offset) = self.due.first().copied()
@@ -183,6 +200,22 @@ impl Window {
             }
         }
         given
+    }
+
+    /// Gives out at most `limit` messages as deliveries of a partition.
+    pub(crate) fn lend(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        from: &Lender<'_>,
+        out: &mut Vec<Delivery>,
+    ) -> usize {
+        let Lender { topic, partition, assignment } = *from;
+        self.deliver(now, limit, |offset, attempt, message| {
+            let (topic, position) = (topic.clone(), Position::new(partition, offset));
+            let token = AckToken { topic, position, attempt, assignment, message };
+            out.push(Delivery::new(token));
+        })
     }
 
     /// When `deliver` may have something new by itself, without a fetch.
@@ -296,10 +329,17 @@ impl Window {
         entry.state = state;
     }
 
+    fn heed_caution(&mut self) {
+        let is_cautious = self.caution.is_about(self.settled());
+        if is_cautious && !self.in_flight() {
+            self.caution.go_on();
+        }
+    }
+
     /// Whether the bounds let this message out: the first always, so that none is stuck.
     fn may_lend(&self, index: usize) -> bool {
         let entry = &self.entries[index];
-        if entry.offset < self.single_until && self.in_flight() {
+        if !self.caution.allows(entry.offset) {
             return false;
         }
         self.lent == 0 || self.lent + entry.bytes <= self.bounds.bytes_max
@@ -318,6 +358,7 @@ impl Window {
         let Some(message) = entry.message.clone() else { return false };
         entry.attempt = entry.attempt.saturating_add(1);
         out(entry.offset, entry.attempt, message);
+        self.caution.lent(entry.offset);
         self.set(index, State::InFlight { deadline: now + self.bounds.ack_deadline });
         self.next_scan.get_or_insert(now + self.scan_interval());
         true
@@ -396,7 +437,7 @@ impl Window {
 
     /// Whether the next message to be settled may be one that kills its consumers.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.settled() < self.single_until
+        self.caution.is_about(self.settled())
     }
 }
 
@@ -425,9 +466,8 @@ impl Window {
         self.next = next;
     }
 
-    /// Lets messages below `offset` out one at a time, so that only the one that kills its
-    /// consumer is counted further.
-    pub(crate) fn single_out(&mut self, offset: u64) {
-        self.single_until = offset;
+    /// Is cautious with the messages below `offset`, one of which may kill its consumer.
+    pub(crate) fn suspect(&mut self, offset: u64) {
+        self.caution.reach(offset);
     }
 }

@@ -155,6 +155,27 @@ fn after_two_crashes_at_one_offset_messages_go_singly() {
 }
 
 #[test]
+fn innocent_messages_go_in_rounds_that_grow() {
+    let bounds = Bounds { ack_deadline: DEADLINE, messages_max: 10_000, bytes_max: 1 << 20 };
+    let mut window = Window::new(bounds, 0, 2);
+    let now = Instant::now();
+    add(&mut window, &["key"; 5000]);
+    let mut rounds = Vec::new();
+    while window.settled() < 5000 {
+        let mut out = Vec::new();
+        window.deliver(now, 10_000, |offset, attempt, _| out.push((offset, attempt)));
+        let given = out.len();
+        window.deliver(now, 10_000, |offset, attempt, _| out.push((offset, attempt)));
+        assert_eq!(out.len(), given, "a round ends before the next begins");
+        assert!(out.iter().all(|(offset, attempt)| window.ack(*offset, *attempt)));
+        window.advance();
+        rounds.push(given);
+    }
+    let singles = rounds.iter().take_while(|given| **given == 1).count();
+    assert!(singles >= 16 && rounds.len() < 32, "{rounds:?}");
+}
+
+#[test]
 fn an_ack_counts_until_the_message_is_out_again() {
     let mut window = window(&["a", "b"]);
     let now = Instant::now();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use broker::conformance::Harness;
 use broker::embedded::{Config, Durability, open};
-use broker::{Broker, Consumer, Policy, Subscription};
+use broker::{Broker, Consumer, Subscription};
 
 pub(crate) struct Embedded {
     directory: tempfile::TempDir,
@@ -57,29 +57,6 @@ impl Harness for Embedded {
     }
 }
 
-/// Every broker under the delivery layer, which must change nothing of the rules.
-struct Layered(Embedded);
-
-#[async_trait]
-impl Harness for Layered {
-    async fn broker(&self) -> Arc<dyn Broker> {
-        self.delivery_layer(Policy::default()).await
-    }
-
-    /// One layer, not two: the bare broker is wrapped.
-    async fn delivery_layer(&self, default: Policy) -> Arc<dyn Broker> {
-        self.0.delivery_layer(default).await
-    }
-
-    async fn restart_server(&self) {
-        self.0.restart_server().await;
-    }
-
-    async fn usurp(&self, subscription: &Subscription) -> Box<dyn Consumer> {
-        self.0.usurp(subscription).await
-    }
-}
-
 mod bare {
     use super::*;
 
@@ -88,6 +65,7 @@ mod bare {
 
 mod delivery_layer {
     use super::*;
+    use crate::layered::Layered;
 
     broker::conformance_tests!(Some(Layered(Embedded::new())));
 }

@@ -7,6 +7,7 @@
 mod embedded;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod layered;
 mod layers;
 #[cfg(feature = "testing")]
 mod memory;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use broker::config::{File, ProcessEnvironment};
 use broker::conformance::Harness;
 use broker::pubsub::{Config, connect};
-use broker::{Broker, Consumer, Policy, Subscription};
+use broker::{Broker, Consumer, Subscription};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -68,29 +68,6 @@ impl Harness for Pubsub {
     }
 }
 
-/// Every broker under the delivery layer, which must change nothing of the rules.
-struct Layered(Pubsub);
-
-#[async_trait]
-impl Harness for Layered {
-    async fn broker(&self) -> Arc<dyn Broker> {
-        self.delivery_layer(Policy::default()).await
-    }
-
-    /// One layer, not two: the bare broker is wrapped.
-    async fn delivery_layer(&self, default: Policy) -> Arc<dyn Broker> {
-        self.0.delivery_layer(default).await
-    }
-
-    async fn restart_server(&self) {
-        self.0.restart_server().await;
-    }
-
-    async fn usurp(&self, subscription: &Subscription) -> Box<dyn Consumer> {
-        self.0.usurp(subscription).await
-    }
-}
-
 mod bare {
     use super::*;
 
@@ -99,6 +76,7 @@ mod bare {
 
 mod delivery_layer {
     use super::*;
+    use crate::layered::Layered;
 
     broker::conformance_tests!(Pubsub::found().await.map(Layered));
 }

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::context::Client;
 use super::start::{Begin, Place};
 use super::transactor::Transactor;
-use crate::delivery::{AckToken, Delivery, Outcome, Position, Shared};
+use crate::delivery::{AckToken, Delivery, Outcome, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::Topic;
 use crate::subscription::{Event, Seek};
-use crate::window::{Bounds, Window};
+use crate::window::{Bounds, Lender, Window};
 
 mod commits;
 mod step;
@@ -370,13 +370,8 @@ impl State {
                 continue;
             }
             let (number, assignment) = (partition.number, partition.assignment);
-            let room = limit - all.len();
-            partition.window.deliver(now, room, |offset, attempt, message| {
-                let position = Position::new(number, offset);
-                let topic = topic.clone();
-                let token = AckToken { topic, position, attempt, assignment, message };
-                all.push(Delivery::new(token));
-            });
+            let lender = Lender { topic, partition: number, assignment };
+            partition.window.lend(now, limit - all.len(), &lender, &mut all);
         }
         all
     }

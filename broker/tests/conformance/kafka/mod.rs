@@ -9,8 +9,7 @@ use broker::config::{File, ProcessEnvironment};
 use broker::conformance::Harness;
 use broker::kafka::{Config, connect};
 use broker::{
-    AckToken, Broker, Consumer, Delivery, Event, Limit, Outcome, Policy, Subscription, Topic,
-    TopicSpec,
+    AckToken, Broker, Consumer, Delivery, Event, Limit, Outcome, Subscription, Topic, TopicSpec,
 };
 
 mod attempts;
@@ -155,25 +154,7 @@ mod new_protocol {
 /// The delivery layer moves dead letters in Kafka's transactions.
 mod delivery_layer {
     use super::*;
-
-    struct Layered(Kafka);
-
-    #[async_trait]
-    impl Harness for Layered {
-        async fn broker(&self) -> Arc<dyn Broker> {
-            self.delivery_layer(Policy::default()).await
-        }
-
-        async fn delivery_layer(&self, default: Policy) -> Arc<dyn Broker> {
-            self.0.delivery_layer(default).await
-        }
-
-        async fn restart_server(&self) {}
-
-        async fn usurp(&self, subscription: &Subscription) -> Box<dyn Consumer> {
-            self.0.usurp(subscription).await
-        }
-    }
+    use crate::layered::Layered;
 
     broker::conformance_tests! { @tests(Kafka::found().map(Layered));
         transactions: [

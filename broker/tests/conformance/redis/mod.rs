@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use broker::config::{File, ProcessEnvironment};
 use broker::conformance::Harness;
 use broker::redis::{Config, connect};
-use broker::{Broker, Consumer, Policy, Result, Subscription};
+use broker::{Broker, Consumer, Result, Subscription};
 
 mod faults;
 mod restart;
@@ -78,29 +78,6 @@ impl Harness for Redis {
     }
 }
 
-/// Every broker under the delivery layer, which must change nothing of the rules.
-struct Layered(Redis);
-
-#[async_trait]
-impl Harness for Layered {
-    async fn broker(&self) -> Arc<dyn Broker> {
-        self.delivery_layer(Policy::default()).await
-    }
-
-    /// One layer, not two: the bare broker is wrapped.
-    async fn delivery_layer(&self, default: Policy) -> Arc<dyn Broker> {
-        self.0.delivery_layer(default).await
-    }
-
-    async fn restart_server(&self) {
-        self.0.restart_server().await;
-    }
-
-    async fn usurp(&self, subscription: &Subscription) -> Box<dyn Consumer> {
-        self.0.usurp(subscription).await
-    }
-}
-
 mod bare {
     use super::*;
 
@@ -109,6 +86,7 @@ mod bare {
 
 mod delivery_layer {
     use super::*;
+    use crate::layered::Layered;
 
     broker::conformance_tests!(Redis::found().map(Layered));
 }
