@@ -66,6 +66,25 @@ impl Row {
         Self { goal: Some(goal), ..self }
     }
 
+    /// Our figure alone, to be held against a fixed one.
+    pub(crate) fn wanted(&self) -> Self {
+        Self { limit: None, peer: None, ..self.clone() }
+    }
+
+    /// A figure that is to reach a fixed one, to which the ratio then is.
+    pub(crate) fn with_floor(self, floor: f64) -> Self {
+        let ratio = self.ours.map(|ours| ours / floor);
+        let name = format!("{}, ratio to {}", self.name, figure(floor));
+        Self { name, ratio, goal: Some(1.0), ..self }
+    }
+
+    /// A cost that is not to pass a fixed one, to which the ratio then is.
+    pub(crate) fn with_ceiling(self, ceiling: f64) -> Self {
+        let ratio = self.ours.map(|ours| ceiling / ours);
+        let name = format!("{}, ratio to {}", self.name, figure(ceiling));
+        Self { name, ratio, goal: Some(1.0), ..self }
+    }
+
     fn cells(&self) -> [String; 7] {
         let figure = |value: Option<f64>| value.map(figure).unwrap_or_default();
         let ratio = self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();

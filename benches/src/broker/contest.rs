@@ -105,14 +105,15 @@ pub(super) async fn create(broker: &Arc<dyn Broker>, partitions: u32) -> Result<
 
 /// The figures of all rounds but the first.
 #[derive(Default)]
-struct Sides {
+pub(super) struct Sides {
     ours: Vec<Figures>,
     bare: Vec<Figures>,
-    last: String,
+    /// What the last round gave, to be shown.
+    pub(super) last: String,
 }
 
 impl Sides {
-    fn take(&mut self, round: usize, ours: Figures, bare: Figures) {
+    pub(super) fn take(&mut self, round: usize, ours: Figures, bare: Figures) {
         self.last = format!("{:.0}/s, bare {:.0}/s", ours.rate, bare.rate);
         if round > 0 {
             self.ours.push(ours);
@@ -120,7 +121,7 @@ impl Sides {
         }
     }
 
-    fn rows(&self, name: &str, goal: f64) -> [Row; 2] {
+    pub(super) fn rows(&self, name: &str, goal: f64) -> [Row; 2] {
         let of =
             |side: &[Figures], what: fn(&Figures) -> f64| median(side.iter().map(what).collect());
         let rate = |side: &[Figures]| of(side, |figures| figures.rate);

@@ -10,9 +10,9 @@ use anyhow::Result;
 use broker::embedded::{self, Durability};
 use broker::{Broker, Topic, TopicSpec};
 
-use super::Arguments;
 use super::bare_sqlite::Batches;
 use super::work::{self, Load};
+use super::{Arguments, router};
 use crate::measure::median;
 use crate::report::Row;
 
@@ -21,6 +21,10 @@ const PAYLOAD: usize = 256;
 const LOADS: [(usize, usize, usize); 3] = [(1, 4_000, 1_000), (100, 2_000, 500), (500, 600, 200)];
 /// Publishers at once, whose single messages share commits.
 const PUBLISHERS: usize = 64;
+/// Messages a second in batches with durability normal.
+const WANTED: f64 = 150_000.0;
+/// Batches that a router consumes.
+const ROUTED: usize = 400;
 const SYNCS: usize = 1_000;
 const PAGE: usize = 4096;
 
@@ -55,10 +59,24 @@ pub(super) async fn rows(given: &Arguments, directory: &Path) -> Result<Vec<Row>
                     sides.last()
                 );
             }
-            rows.extend(sides.rows(name, batch));
+            let [publish, consume] = sides.rows(name, batch);
+            if durability == Durability::Normal && batch > 1 {
+                rows.extend([&publish, &consume].map(|row| row.wanted().with_floor(WANTED)));
+            }
+            rows.extend([publish, consume]);
         }
         rows.push(together(given, directory, durability, name).await?);
     }
+    Ok(rows)
+}
+
+/// A router on it.
+pub(super) async fn routed(given: &Arguments, directory: &Path) -> Result<Vec<Row>> {
+    let place = directory.join(crate::unique("store"));
+    let broker = open(&place, Durability::Normal).await?;
+    let rows = router::rows(given, "embedded", &broker, ROUTED).await?;
+    broker.shutdown().await?;
+    std::fs::remove_dir_all(&place)?;
     Ok(rows)
 }
 

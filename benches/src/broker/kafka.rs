@@ -2,14 +2,17 @@
 
 use anyhow::Result;
 
-use super::Arguments;
 use super::bare_kafka::Bare;
 use super::contest::{Contest, Size};
+use super::{Arguments, router};
 use crate::Kafka;
 use crate::report::Row;
 
 const PARTITIONS: u32 = 2;
 const GOAL: f64 = 0.95;
+
+/// Batches that a router consumes.
+const ROUTED: usize = 800;
 
 const SIZES: [Size; 3] = [
     Size { name: "100 B", bytes: 100, batches: 1_000, singles: 200_000 },
@@ -28,7 +31,8 @@ pub(super) async fn rows(given: &Arguments, server: &Kafka) -> Result<Vec<Row>> 
         partitions: PARTITIONS,
         goal: GOAL,
     };
-    let rows = contest.rows(&SIZES).await?;
+    let mut rows = contest.rows(&SIZES).await?;
+    rows.extend(router::rows(given, "Kafka", &broker, ROUTED).await?);
     broker.shutdown().await?;
     Ok(rows)
 }

@@ -1,6 +1,7 @@
 //! The brokers alone: the SDK on Kafka against librdkafka, the embedded one against SQLite.
 
 mod bare_kafka;
+mod bare_pubsub;
 mod bare_redis;
 mod bare_sqlite;
 mod contest;
@@ -8,7 +9,9 @@ mod embedded;
 mod kafka;
 mod latency;
 mod peers;
+mod pubsub;
 mod redis;
+mod router;
 mod work;
 
 use std::path::Path;
@@ -61,7 +64,9 @@ pub(crate) async fn run(
     let mut rows = kafka::rows(given, &server).await?;
     rows.extend(peers::rows(given, &server, machine).await?);
     rows.extend(redis::rows(given).await?);
+    rows.extend(pubsub::rows(given).await?);
     rows.extend(embedded::rows(given, directory).await?);
+    rows.extend(embedded::routed(given, directory).await?);
     rows.extend(latency::rows(given, directory, &server).await?);
     Ok(rows)
 }
