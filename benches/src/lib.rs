@@ -112,10 +112,12 @@ impl Kafka {
         Ok(Self { servers, pid })
     }
 
+    fn ini(&self) -> String {
+        format!("[broker]\nkind = kafka\n[kafka]\nbootstrap.servers = {}\n", self.servers)
+    }
+
     async fn connect(&self) -> Result<Arc<dyn Broker>> {
-        let servers = &self.servers;
-        connect_to(&format!("[broker]\nkind = kafka\n[kafka]\nbootstrap.servers = {servers}\n"))
-            .await
+        connect_to(&self.ini()).await
     }
 }
 
@@ -123,6 +125,12 @@ impl Kafka {
 async fn connect_to(text: &str) -> Result<Arc<dyn Broker>> {
     let file = File::parse(Path::new("bench.ini"), text, &ProcessEnvironment)?;
     Ok(factory::Config::from_file(&file)?.connect(Policy::default()).await?)
+}
+
+/// Connects to the backend alone.
+async fn connect_bare(text: &str) -> Result<Arc<dyn Broker>> {
+    let file = File::parse(Path::new("bench.ini"), text, &ProcessEnvironment)?;
+    Ok(factory::Config::from_file(&file)?.backend.connect().await?)
 }
 
 /// Where downloads are kept.

@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use broker::Topic;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext,
+    ThreadedProducer,
+};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::work::Load;
 use crate::measure::{Figures, Meter};
@@ -52,15 +55,7 @@ pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<F
         failed: AtomicU64::new(0),
         room: Semaphore::new(load.depth),
     };
-    let producer: ThreadedProducer<Deliveries> = ClientConfig::new()
-        .set("bootstrap.servers", servers)
-        .set("partitioner", "murmur2_random")
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "0")
-        .set("queue.buffering.max.kbytes", "65536")
-        .set("message.max.bytes", "1048000")
-        .create_with_context(context)?;
+    let producer: ThreadedProducer<Deliveries> = settings(servers).create_with_context(context)?;
     // One message first, since the SDK's producer is connected already.
     let deliveries = producer.client().context().clone();
     send(&producer, topic, load, 1).await?;
@@ -79,6 +74,46 @@ pub(super) async fn publish(servers: &str, topic: &str, load: &Load) -> Result<F
     let failed = deliveries.failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "Kafka refused {failed} messages");
     Ok(figures)
+}
+
+fn settings(servers: &str) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", servers)
+        .set("partitioner", "murmur2_random")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("message.max.bytes", "1048000");
+    settings
+}
+
+/// Single messages, each of which is waited for by itself, as an asynchronous program does.
+async fn publish_singly(servers: &str, topic: &Topic, load: &Load) -> Result<Figures> {
+    let producer: FutureProducer = settings(servers).create()?;
+    publish_one(&producer, topic, load).await?;
+    let meter = Meter::start();
+    let mut publishers = JoinSet::new();
+    for _ in 0..load.depth {
+        let (producer, topic, load) = (producer.clone(), topic.clone(), load.clone());
+        publishers.spawn(async move {
+            for _ in 0..load.batches / load.depth {
+                publish_one(&producer, &topic, &load).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+    while let Some(published) = publishers.join_next().await {
+        published??;
+    }
+    Ok(meter.stop(load.messages()))
+}
+
+async fn publish_one(producer: &FutureProducer, topic: &Topic, load: &Load) -> Result<()> {
+    let record = FutureRecord::<[u8], [u8]>::to(topic.as_str()).payload(&load.payload[..]);
+    producer.send(record, SILENCE_MAX).await.map_err(|(error, _)| error)?;
+    Ok(())
 }
 
 async fn send(
@@ -168,6 +203,9 @@ pub(super) struct Bare {
 #[async_trait]
 impl super::contest::Side for Bare {
     async fn publish(&self, topic: &Topic, load: &Load) -> Result<Figures> {
+        if load.batch == 1 {
+            return publish_singly(&self.servers, topic, load).await;
+        }
         publish(&self.servers, topic.as_str(), load).await
     }
 

@@ -43,56 +43,78 @@ pub(super) struct Size {
 pub(super) struct Contest<'a> {
     pub(super) given: &'a Arguments,
     pub(super) backend: &'static str,
-    pub(super) broker: &'a Arc<dyn Broker>,
+    /// Names the server to the SDK.
+    pub(super) ini: String,
     pub(super) bare: &'a dyn Side,
     pub(super) partitions: u32,
     pub(super) goal: f64,
 }
 
 impl Contest<'_> {
-    /// Publish and consume of each size, in batches and singly.
+    /// Publish and consume of each size, in batches and singly: the backend alone, which has
+    /// the goal, and a message of middle size with all layers that a program has.
     pub(super) async fn rows(&self, sizes: &[Size]) -> Result<Vec<Row>> {
+        let broker = crate::connect_bare(&self.ini).await?;
         let mut rows = Vec::new();
         for size in sizes {
-            let batches = self.given.batches(size.batches);
-            let load = Load::new(size.bytes, BATCH, batches, DEPTH);
-            let name = format!("{}, batches of {BATCH}", size.name);
-            rows.extend(self.of_load(&name, &load).await?);
-            let singles = self.given.batches(size.singles);
-            let load = Load::new(size.bytes, 1, singles, SINGLES_OUT.min(singles));
-            let name = format!("{}, one by one", size.name);
-            rows.extend(self.of_load(&name, &load).await?);
+            rows.extend(self.of_size(&broker, size, "", Some(self.goal)).await?);
         }
+        broker.shutdown().await?;
+        let broker = crate::connect_to(&self.ini).await?;
+        for size in &sizes[sizes.len() / 2..=sizes.len() / 2] {
+            rows.extend(self.of_size(&broker, size, ", all layers", None).await?);
+        }
+        broker.shutdown().await?;
+        Ok(rows)
+    }
+
+    async fn of_size(
+        &self,
+        broker: &Arc<dyn Broker>,
+        size: &Size,
+        what: &str,
+        goal: Option<f64>,
+    ) -> Result<Vec<Row>> {
+        let batches = self.given.batches(size.batches);
+        let load = Load::new(size.bytes, BATCH, batches, DEPTH);
+        let name = format!("{}, batches of {BATCH}{what}", size.name);
+        let mut rows = self.of_load(broker, &name, &load, goal).await?;
+        let singles = self.given.batches(size.singles);
+        let load = Load::new(size.bytes, 1, singles, SINGLES_OUT.min(singles));
+        let name = format!("{}, one by one{what}", size.name);
+        rows.extend(self.of_load(broker, &name, &load, goal).await?);
         Ok(rows)
     }
 
     /// Each side has a topic, which the consumers of that side then read.
-    async fn of_load(&self, name: &str, load: &Load) -> Result<Vec<Row>> {
+    async fn of_load(
+        &self,
+        broker: &Arc<dyn Broker>,
+        name: &str,
+        load: &Load,
+        goal: Option<f64>,
+    ) -> Result<Vec<Row>> {
         let (mut publish, mut consume) = (Sides::default(), Sides::default());
+        let create = || create(broker, self.partitions);
         // The first round only warms both sides.
         for round in 0..=self.given.rounds() {
-            let (ours, theirs) = (self.create().await?, self.create().await?);
+            let (ours, theirs) = (create().await?, create().await?);
             let bare = self.bare.publish(&theirs, load).await?;
-            publish.take(round, work::publish(self.broker, &ours, load).await?, bare);
+            publish.take(round, work::publish(broker, &ours, load).await?, bare);
             let bare = self.bare.consume(&theirs, load).await?;
-            let messages = load.messages();
-            let own = work::consume(self.broker, &ours, messages, load.batch).await?;
+            let own = work::consume(broker, &ours, load.messages(), load.batch).await?;
             consume.take(round, own, bare);
             eprintln!(
                 "{} {name} round {round}: publish {}, consume {}",
                 self.backend, publish.last, consume.last
             );
             for topic in [ours, theirs] {
-                self.broker.admin().delete_topic(&topic).await?;
+                broker.admin().delete_topic(&topic).await?;
             }
         }
-        let publish = publish.rows(&format!("{} publish {name}", self.backend), self.goal);
-        let consume = consume.rows(&format!("{} consume {name}", self.backend), self.goal);
+        let publish = publish.rows(&format!("{} publish {name}", self.backend), goal);
+        let consume = consume.rows(&format!("{} consume {name}", self.backend), goal);
         Ok(publish.into_iter().chain(consume).collect())
-    }
-
-    async fn create(&self) -> Result<Topic> {
-        create(self.broker, self.partitions).await
     }
 }
 
@@ -121,7 +143,7 @@ impl Sides {
         }
     }
 
-    pub(super) fn rows(&self, name: &str, goal: f64) -> [Row; 2] {
+    pub(super) fn rows(&self, name: &str, goal: Option<f64>) -> [Row; 2] {
         let of =
             |side: &[Figures], what: fn(&Figures) -> f64| median(side.iter().map(what).collect());
         let rate = |side: &[Figures]| of(side, |figures| figures.rate);
@@ -129,8 +151,8 @@ impl Sides {
         let (ours, bare) = (&self.ours, &self.bare);
         let cpu_name = format!("{name}, CPU");
         [
-            Row::limited(name, rate(ours), rate(bare), "messages/s").with_goal(goal),
-            Row::cost(cpu_name, cpu(ours), cpu(bare), "µs/message").with_goal(goal),
+            Row { goal, ..Row::limited(name, rate(ours), rate(bare), "messages/s") },
+            Row { goal, ..Row::cost(cpu_name, cpu(ours), cpu(bare), "µs/message") },
         ]
     }
 }

@@ -21,17 +21,17 @@ const SIZES: [Size; 3] = [
 ];
 
 pub(super) async fn rows(given: &Arguments, server: &Kafka) -> Result<Vec<Row>> {
-    let broker = server.connect().await?;
     let bare = Bare { servers: server.servers.clone() };
     let contest = Contest {
         given,
         backend: "Kafka",
-        broker: &broker,
+        ini: server.ini(),
         bare: &bare,
         partitions: PARTITIONS,
         goal: GOAL,
     };
     let mut rows = contest.rows(&SIZES).await?;
+    let broker = server.connect().await?;
     rows.extend(router::rows(given, "Kafka", &broker, ROUTED).await?);
     broker.shutdown().await?;
     Ok(rows)

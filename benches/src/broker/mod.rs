@@ -32,11 +32,28 @@ pub(crate) struct Arguments {
     /// A tenth of the messages and one round: whether it works, not how fast
     #[arg(long)]
     quick: bool,
+    /// Only this part, while working on it
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Kafka,
+    Peers,
+    Redis,
+    Pubsub,
+    Embedded,
+    Latency,
 }
 
 impl Arguments {
     fn rounds(&self) -> usize {
         if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
     }
 
     /// So many batches, or a tenth of them.
@@ -61,12 +78,25 @@ pub(crate) async fn run(
         contest::BATCH,
         contest::SINGLES_OUT,
     ));
-    let mut rows = kafka::rows(given, &server).await?;
-    rows.extend(peers::rows(given, &server, machine).await?);
-    rows.extend(redis::rows(given).await?);
-    rows.extend(pubsub::rows(given).await?);
-    rows.extend(embedded::rows(given, directory).await?);
-    rows.extend(embedded::routed(given, directory).await?);
-    rows.extend(latency::rows(given, directory, &server).await?);
+    let mut rows = Vec::new();
+    if given.wants(Part::Kafka) {
+        rows.extend(kafka::rows(given, &server).await?);
+    }
+    if given.wants(Part::Peers) {
+        rows.extend(peers::rows(given, &server, machine).await?);
+    }
+    if given.wants(Part::Redis) {
+        rows.extend(redis::rows(given).await?);
+    }
+    if given.wants(Part::Pubsub) {
+        rows.extend(pubsub::rows(given).await?);
+    }
+    if given.wants(Part::Embedded) {
+        rows.extend(embedded::rows(given, directory).await?);
+        rows.extend(embedded::routed(given, directory).await?);
+    }
+    if given.wants(Part::Latency) {
+        rows.extend(latency::rows(given, directory, &server).await?);
+    }
     Ok(rows)
 }

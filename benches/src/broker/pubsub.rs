@@ -24,17 +24,8 @@ pub(super) async fn rows(given: &Arguments) -> Result<Vec<Row>> {
     })?;
     let ini =
         format!("[broker]\nkind = pubsub\n[pubsub]\nproject = {PROJECT}\nemulator = {host}\n");
-    let broker = crate::connect_to(&ini).await?;
     let bare = Bare { host, project: PROJECT };
-    let contest = Contest {
-        given,
-        backend: "Pub/Sub",
-        broker: &broker,
-        bare: &bare,
-        partitions: 1,
-        goal: GOAL,
-    };
-    let rows = contest.rows(&SIZES).await?;
-    broker.shutdown().await?;
-    Ok(rows)
+    let contest =
+        Contest { given, backend: "Pub/Sub", ini, bare: &bare, partitions: 1, goal: GOAL };
+    contest.rows(&SIZES).await
 }

@@ -1,9 +1,6 @@
 //! The SDK on Redis Streams against the bare client.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
-use broker::Broker;
 
 use super::Arguments;
 use super::bare_redis::Bare;
@@ -24,21 +21,8 @@ pub(super) async fn rows(given: &Arguments) -> Result<Vec<Row>> {
     let url = std::env::var(VARIABLE).with_context(|| {
         format!("{VARIABLE} is not set: run this by `scripts/servers run kafka redis -- COMMAND`")
     })?;
-    let broker = connect(&url).await?;
+    let ini = format!("[broker]\nkind = redis\n[redis]\nurl = {url}\n");
     let bare = Bare { url };
-    let contest = Contest {
-        given,
-        backend: "Redis",
-        broker: &broker,
-        bare: &bare,
-        partitions: 1,
-        goal: GOAL,
-    };
-    let rows = contest.rows(&SIZES).await?;
-    broker.shutdown().await?;
-    Ok(rows)
-}
-
-async fn connect(url: &str) -> Result<Arc<dyn Broker>> {
-    crate::connect_to(&format!("[broker]\nkind = redis\n[redis]\nurl = {url}\n")).await
+    let contest = Contest { given, backend: "Redis", ini, bare: &bare, partitions: 1, goal: GOAL };
+    contest.rows(&SIZES).await
 }

@@ -37,7 +37,7 @@ pub(super) async fn rows(
     }
     broker.admin().delete_topic(&topic).await?;
     let name = format!("Router on {backend}, 256 B, concurrency {CONCURRENCY}, bare: a loop");
-    Ok(sides.rows(&name, GOAL).into())
+    Ok(sides.rows(&name, Some(GOAL)).into())
 }
 
 async fn fill(broker: &Arc<dyn Broker>, topic: &Topic, messages: usize) -> Result<()> {

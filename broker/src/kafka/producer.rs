@@ -39,7 +39,7 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 /// A batch whose results are not all in.
 struct Batch {
     results: Vec<Option<Published>>,
-    /// Results to come, and one more as long as the sender is at it.
+    /// Results to come.
     open: usize,
     done: oneshot::Sender<Vec<Option<Published>>>,
 }
@@ -53,7 +53,7 @@ struct Batches {
 impl Batches {
     fn begin(&mut self, messages: usize, done: oneshot::Sender<Vec<Option<Published>>>) -> usize {
         let results = std::iter::repeat_with(|| None).take(messages).collect();
-        let batch = Some(Batch { results, open: messages + 1, done });
+        let batch = Some(Batch { results, open: messages, done });
         match self.free.pop() {
             Some(slot) => {
                 self.slots[slot] = batch;
@@ -66,26 +66,24 @@ impl Batches {
         }
     }
 
-    /// Takes the result of one message.
-    fn answer(&mut self, slot: usize, place: usize, published: Published) {
-        let Some(Some(batch)) = self.slots.get_mut(slot) else { return };
+    /// Takes the result of one message; the last one completes the batch.
+    fn answer(&mut self, slot: usize, place: usize, published: Published) -> Option<Batch> {
+        let batch = self.slots.get_mut(slot)?.as_mut()?;
         if let Some(result) = batch.results.get_mut(place) {
             *result = Some(published);
         }
-        self.release(slot, 1);
+        self.release(slot, 1)
     }
 
-    /// Waits for so many fewer; the last one answers the batch.
-    fn release(&mut self, slot: usize, count: usize) {
-        let Some(Some(batch)) = self.slots.get_mut(slot) else { return };
+    /// Waits for so many fewer.
+    fn release(&mut self, slot: usize, count: usize) -> Option<Batch> {
+        let batch = self.slots.get_mut(slot)?.as_mut()?;
         batch.open -= count;
-        if batch.open == 0
-            && let Some(batch) = self.slots[slot].take()
-        {
-            self.free.push(slot);
-            // Whoever published may have gone.
-            let _ = batch.done.send(batch.results);
+        if batch.open > 0 {
+            return None;
         }
+        self.free.push(slot);
+        self.slots[slot].take()
     }
 }
 
@@ -100,6 +98,16 @@ struct Deliveries {
 }
 
 impl Deliveries {
+    /// Answers the batch that this result completes, outside the lock: whoever waits for it
+    /// wants the lock next.
+    fn answer(&self, slot: usize, place: usize, published: Published) {
+        let complete = self.lock().answer(slot, place, published);
+        if let Some(batch) = complete {
+            // Whoever published may have gone.
+            let _ = batch.done.send(batch.results);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Batches> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +148,7 @@ impl ProducerContext for Deliveries {
             }
         };
         let (slot, place) = (tag >> PLACE_BITS, tag & u32::MAX as usize);
-        self.lock().answer(slot, place, published);
+        self.answer(slot, place, published);
         if self.stalled.load(Ordering::Relaxed) && self.stalled.swap(false, Ordering::AcqRel) {
             self.room.notify_waiters();
         }
@@ -167,7 +175,10 @@ struct Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.deliveries.lock().release(self.slot, self.left + 1);
+        if self.left > 0 {
+            // Nobody waits for its results.
+            drop(self.deliveries.lock().release(self.slot, self.left));
+        }
     }
 }
 
@@ -243,6 +254,9 @@ impl Producer {
         topic: &Topic,
         batch: Vec<Message>,
     ) -> Result<Vec<Published>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         let (done, results) = oneshot::channel();
         let left = batch.len();
         let slot = self.deliveries.lock().begin(left, done);
@@ -256,7 +270,7 @@ impl Producer {
             sending.left -= 1;
             if let Err(error) = sent {
                 let refused = Published::NotWritten(error.with("topic", topic));
-                self.deliveries.lock().answer(slot, place, refused);
+                self.deliveries.answer(slot, place, refused);
             }
         }
         drop(sending);
@@ -319,14 +333,11 @@ mod tests {
 
     #[test]
     fn a_batch_is_answered_once_when_its_last_result_is_in() {
-        let (mut batches, slot, mut results) = begin(2);
-        batches.answer(slot, 1, written(8));
-        batches.release(slot, 1);
-        assert!(results.try_recv().is_err(), "one result is missing");
-        batches.answer(slot, 0, written(7));
-        let results = results.try_recv().unwrap();
+        let (mut batches, slot, _results) = begin(2);
+        assert!(batches.answer(slot, 1, written(8)).is_none(), "one result is missing");
+        let batch = batches.answer(slot, 0, written(7)).unwrap();
         let offsets: Vec<u64> =
-            results.into_iter().map(|r| r.unwrap().position().unwrap().offset()).collect();
+            batch.results.into_iter().map(|r| r.unwrap().position().unwrap().offset()).collect();
         assert_eq!(offsets, [7, 8]);
     }
 
@@ -335,9 +346,8 @@ mod tests {
         let (mut batches, first, _results) = begin(1);
         let second = batches.begin(1, oneshot::channel().0);
         assert_ne!(first, second);
-        batches.release(first, 1);
         assert_ne!(batches.begin(1, oneshot::channel().0), first);
-        batches.answer(first, 0, written(1));
+        assert!(batches.answer(first, 0, written(1)).is_some());
         assert_eq!(batches.begin(1, oneshot::channel().0), first);
     }
 
@@ -347,7 +357,7 @@ mod tests {
         let slot = deliveries.lock().begin(3, oneshot::channel().0);
         drop(Sending { deliveries: &deliveries, slot, left: 2 });
         assert!(deliveries.lock().slots[slot].is_some(), "one message is on its way");
-        deliveries.lock().answer(slot, 0, written(1));
+        deliveries.answer(slot, 0, written(1));
         assert!(deliveries.lock().slots[slot].is_none());
     }
 }
