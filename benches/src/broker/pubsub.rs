@@ -13,8 +13,8 @@ const GOAL: f64 = 0.9;
 
 /// Few messages: the emulator keeps all of them in memory, and is what both sides wait for.
 const SIZES: [Size; 3] = [
-    Size { name: "100 B", bytes: 100, batches: 40, singles: 10_000 },
-    Size { name: "1 KB", bytes: 1_000, batches: 40, singles: 10_000 },
+    Size { name: "100 B", bytes: 100, batches: 8, singles: 4_000 },
+    Size { name: "1 KB", bytes: 1_000, batches: 8, singles: 4_000 },
     Size { name: "20 KB", bytes: 20_000, batches: 4, singles: 2_000 },
 ];
 

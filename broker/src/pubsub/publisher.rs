@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use google_cloud_pubsub::client::{BasePublisher, Publisher};
 use google_cloud_pubsub::publisher::PublishFuture;
+use tokio::sync::RwLock;
 
 use super::config::Config;
 use super::convert::{offset, to_pubsub};
@@ -31,15 +32,25 @@ pub(super) struct Publishers {
     lanes: Mutex<Option<HashMap<Topic, Arc<Lane>>>>,
 }
 
-/// The asynchronous lock is held over a flush, during which nobody may publish.
-type Lane = tokio::sync::Mutex<Client>;
+/// Whoever publishes only reads; a flush, during which nobody may publish, writes.
+type Lane = RwLock<Client>;
 
 struct Client {
     publisher: Publisher,
-    keys: HashSet<u64>,
+    keys: Mutex<HashSet<u64>>,
     hasher: RandomState,
     /// No more is taken.
     closed: bool,
+}
+
+impl Client {
+    fn keys(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys().len() >= KEYS_MAX
+    }
 }
 
 /// A message on its way, with the ordering key to resume where it fails.
@@ -62,26 +73,36 @@ impl Publishers {
     ) -> Result<Vec<Published>> {
         let lane = self.lane(topic, path)?;
         let (publisher, pending) = {
-            let mut client = lane.lock().await;
+            let mut client = lane.read().await;
+            if client.is_full() {
+                drop(client);
+                self.renew(&lane, path).await;
+                client = lane.read().await;
+            }
             if client.closed {
                 return Err(closed());
             }
-            if client.keys.len() >= KEYS_MAX {
-                client.publisher.flush().await;
-                *client = self.client(path);
-            }
             let pending: Vec<Pending> =
-                batch.into_iter().map(|message| self.send(&mut client, message)).collect();
+                batch.into_iter().map(|message| self.send(&client, message)).collect();
             (client.publisher.clone(), pending)
         };
         Ok(settle(&publisher, pending).await)
+    }
+
+    /// Gives a lane a new client once all that was published by the old one has its answer.
+    async fn renew(&self, lane: &Lane, path: &str) {
+        let mut client = lane.write().await;
+        if client.is_full() && !client.closed {
+            client.publisher.flush().await;
+            *client = self.client(path);
+        }
     }
 
     /// Waits until all that was published has its answer; from now on nothing is taken.
     pub(super) async fn close(&self) {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).take();
         for lane in lanes.into_iter().flat_map(HashMap::into_values) {
-            let mut client = lane.lock().await;
+            let mut client = lane.write().await;
             client.closed = true;
             client.publisher.flush().await;
         }
@@ -112,11 +133,11 @@ impl Publishers {
             .set_byte_threshold(self.config.batch_bytes)
             .set_delay_threshold(self.config.batch_delay)
             .build();
-        let (keys, hasher) = (HashSet::new(), RandomState::new());
+        let (keys, hasher) = (Mutex::default(), RandomState::new());
         Client { publisher, keys, hasher, closed: false }
     }
 
-    fn send(&self, client: &mut Client, message: Message) -> Pending {
+    fn send(&self, client: &Client, message: Message) -> Pending {
         let converted = self.check_size(&message).and_then(|()| to_pubsub(message));
         let message = match converted {
             Ok(message) => message,
@@ -124,7 +145,7 @@ impl Publishers {
         };
         let key = message.ordering_key.clone();
         if !key.is_empty() {
-            client.keys.insert(client.hasher.hash_one(&key));
+            client.keys().insert(client.hasher.hash_one(&key));
         }
         Pending { sent: Ok(client.publisher.publish(message)), key }
     }
