@@ -11,6 +11,7 @@
 
 mod account;
 mod ini;
+mod own_server;
 mod pipeline;
 mod program;
 mod servers;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use account::Account;
 pub use ini::Ini;
+pub use own_server::OwnServer;
 pub use pipeline::{Load, Pipeline};
 pub use program::{Running, command};
 pub use servers::{Paused, Redis, Turn, cannot_run, kafka};

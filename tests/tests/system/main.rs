@@ -18,6 +18,7 @@ mod disk_full;
 mod drain;
 mod house_rules;
 mod observability;
+mod outage;
 mod redis_queue;
 mod scale_out;
 mod start_failures;
