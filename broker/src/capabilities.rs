@@ -21,8 +21,25 @@ pub struct Capabilities {
     pub transactions: bool,
     /// Whether the count of deliveries survives a crash of the consumer.
     pub attempts: Attempts,
+    /// What a message survives once its receipt says [`Published::Written`].
+    ///
+    /// [`Published::Written`]: crate::Published::Written
+    pub durability: Durability,
     /// The most bytes of key, payload and headers in one message.
     pub message_bytes_max: usize,
+}
+
+/// What stored messages survive, as the backend is configured or was found when connecting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// They go with the server's process.
+    Memory,
+    /// They survive the server's process; a loss of power may take the last of them.
+    Process,
+    /// They survive a loss of power: they are synced to disk before the receipt.
+    Disk,
+    /// They survive a server: others hold them too, as many as the server was set up for.
+    Replicas,
 }
 
 /// How well deliveries are counted.

@@ -34,7 +34,7 @@ mod subscription;
 pub mod testing;
 mod window;
 
-pub use capabilities::{Attempts, Capabilities};
+pub use capabilities::{Attempts, Capabilities, Durability};
 pub use contract::{
     Admin, Broker, Consumer, GroupDescription, MemberDescription, PartitionDescription,
     PartitionLag, Published, TopicDescription, TopicSpec, Transaction,

@@ -260,6 +260,7 @@ fn capabilities() -> Capabilities {
         lag: true,
         transactions: true,
         attempts: crate::Attempts::Durable,
+        durability: crate::Durability::Memory,
         message_bytes_max: 1,
     }
 }

@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use rusqlite::params;
 
 use super::compaction;
-use super::config::Config;
+use super::config::{Config, Durability};
 use super::consumer::EmbeddedConsumer;
 use super::log::{self, Appends, TopicRow};
 use super::membership::{self, Member};
 use super::schema;
 use super::store::{Reader, Writer};
-use crate::capabilities::{Attempts, Capabilities};
+use crate::capabilities::{self, Attempts, Capabilities};
 use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -238,6 +238,10 @@ impl Broker for Embedded {
             lag: true,
             transactions: true,
             attempts: Attempts::Durable,
+            durability: match self.inner.config.durability {
+                Durability::Full => capabilities::Durability::Disk,
+                Durability::Normal => capabilities::Durability::Process,
+            },
             message_bytes_max: self.inner.config.message_bytes_max,
         }
     }

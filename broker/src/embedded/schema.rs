@@ -187,4 +187,38 @@ mod tests {
         assert_eq!(kept, "t10");
         migrate(&old).unwrap();
     }
+
+    /// Threads stand for processes: each has its own lock and its own connection.
+    #[test]
+    fn many_that_upgrade_a_store_at_once_upgrade_it_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::new(directory.path());
+        let old = Connection::open(directory.path().join("forebay.db")).unwrap();
+        old.execute_batch(TABLES).unwrap();
+        old.execute_batch("INSERT INTO topics VALUES (7, 't', 1, 2); PRAGMA user_version = 1")
+            .unwrap();
+        drop(old);
+        std::thread::scope(|scope| {
+            let upgrades: Vec<_> = (0..8).map(|_| scope.spawn(|| prepare(&config))).collect();
+            upgrades.into_iter().for_each(|upgrade| upgrade.join().unwrap().unwrap());
+        });
+        let store = connect(&config).unwrap();
+        let version: i64 =
+            store.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        let topics: i64 =
+            store.query_row("SELECT count(*) FROM topics", [], |row| row.get(0)).unwrap();
+        assert_eq!((version, topics), (FORMAT, 1));
+    }
+
+    #[test]
+    fn a_store_of_a_later_format_is_refused_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::new(directory.path());
+        prepare(&config).unwrap();
+        let store = connect(&config).unwrap();
+        store.pragma_update(None, "user_version", FORMAT + 1).unwrap();
+        let error = prepare(&config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+        assert!(error.to_string().contains(&format!("format {}", FORMAT + 1)), "{error}");
+    }
 }

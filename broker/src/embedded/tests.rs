@@ -37,6 +37,18 @@ async fn what_is_published_is_received_settled_and_gone() {
 }
 
 #[tokio::test]
+async fn a_receipt_says_what_the_setting_promises() {
+    for (durability, survives) in [
+        (super::Durability::Full, Durability::Disk),
+        (super::Durability::Normal, Durability::Process),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = open(Config { durability, ..Config::new(directory.path()) }).await.unwrap();
+        assert_eq!(broker.capabilities().durability, survives);
+    }
+}
+
+#[tokio::test]
 async fn a_data_directory_that_is_a_file_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = open(Config::new(file.path())).await.err().unwrap();

@@ -15,7 +15,7 @@ use super::control::{Client, Control};
 use super::lag::Observers;
 use super::producer::Producer;
 use super::state::Link;
-use crate::capabilities::{Attempts, Capabilities};
+use crate::capabilities::{Attempts, Capabilities, Durability};
 use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -49,6 +49,7 @@ impl Inner {
             lag: true,
             transactions: true,
             attempts: Attempts::Durable,
+            durability: Durability::Replicas,
             message_bytes_max: self.config.message_bytes_max,
         }
     }

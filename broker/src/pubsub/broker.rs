@@ -13,7 +13,7 @@ use super::config::Config;
 use super::consumer;
 use super::publisher::Publishers;
 use super::state::Link;
-use crate::capabilities::{Attempts, Capabilities};
+use crate::capabilities::{Attempts, Capabilities, Durability};
 use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -99,6 +99,7 @@ impl Broker for PubsubBroker {
             lag: false,
             transactions: false,
             attempts: Attempts::Approximate,
+            durability: Durability::Replicas,
             message_bytes_max: self.inner.config.message_bytes_max,
         }
     }

@@ -143,6 +143,7 @@ impl Inner {
             lag: true,
             transactions: true,
             attempts: Attempts::Durable,
+            durability: self.found.survives(&self.config),
             message_bytes_max: self.config.message_bytes_max,
         }
     }

@@ -5,6 +5,7 @@ use redis::Value;
 use super::config::{Config, Durability};
 use super::connection::Link;
 use super::convert;
+use crate::capabilities;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The first version whose consumer groups can be taken over without losing count.
@@ -96,6 +97,18 @@ fn check_info(info: &str, config: &Config) -> Result<Found> {
 }
 
 impl Found {
+    /// What a written message survives. The server's own buffer goes with its process, which
+    /// `everysec` writes late; replicas count where an answer waits for them.
+    pub(super) fn survives(&self, config: &Config) -> capabilities::Durability {
+        use capabilities::Durability as Survives;
+        match (config.durability, self.append_only, self.sync.as_deref()) {
+            (Durability::Replicas(_), ..) => Survives::Replicas,
+            (_, false, _) => Survives::Memory,
+            (_, true, Some("always")) => Survives::Disk,
+            (_, true, _) => Survives::Process,
+        }
+    }
+
     /// What a written message survives, in words.
     pub(super) fn tell(&self) -> String {
         let file = match (self.append_only, self.sync.as_deref()) {
@@ -133,6 +146,24 @@ mod tests {
         assert_eq!(found.tell(), "in an append-only file, synced: always; 2 replicas");
         let found = check("any", &GOOD.replace("aof_enabled:1", "aof_enabled:0")).unwrap();
         assert_eq!(found.tell(), "in memory only; 2 replicas");
+    }
+
+    #[test]
+    fn a_receipt_says_what_the_server_was_found_to_keep() {
+        use capabilities::Durability as Survives;
+        let environment: HashMap<&str, &str> = HashMap::new();
+        let survives = |durability, append_only, sync: Option<&str>| {
+            let text = format!("[redis]\nurl = redis://a\ndurability = {durability}\n");
+            let file = File::parse(Path::new("redis.ini"), &text, &environment).unwrap();
+            let config = Config::from_section(file.section("redis")).unwrap();
+            let sync = sync.map(str::to_owned);
+            Found { append_only, sync, replicas: 2 }.survives(&config)
+        };
+        assert_eq!(survives("any", false, None), Survives::Memory);
+        assert_eq!(survives("any", true, None), Survives::Process);
+        assert_eq!(survives("aof", true, Some("everysec")), Survives::Process);
+        assert_eq!(survives("any", true, Some("always")), Survives::Disk);
+        assert_eq!(survives("wait:2", false, None), Survives::Replicas, "an answer waits for them");
     }
 
     #[test]

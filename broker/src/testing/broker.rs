@@ -10,7 +10,7 @@ use super::Call;
 use super::consumer::MemoryConsumer;
 use super::log::Log;
 use super::store::Store;
-use crate::capabilities::{Attempts, Capabilities};
+use crate::capabilities::{Attempts, Capabilities, Durability};
 use crate::contract::{Admin, Broker, Consumer, PartitionLag, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -72,6 +72,7 @@ impl Broker for Connection {
             lag: true,
             transactions: true,
             attempts: Attempts::Durable,
+            durability: Durability::Memory,
             message_bytes_max: MESSAGE_BYTES_MAX,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use broker::{Policy, embedded, factory};
+use broker::{Durability, Policy, embedded, factory};
 use model_server::process::{Failure, Reason};
 use model_server::queue::{Config as Queue, Kind};
 use model_server::settings::Settings;
@@ -31,8 +31,14 @@ async fn answers(config: factory::Config) -> Result<String, Failure> {
     let broker = config.connect(Policy::default()).await?;
     broker.health().await?;
     let topics = broker.admin().list().await?.len();
+    let survives = match broker.capabilities().durability {
+        Durability::Memory => "are in memory alone",
+        Durability::Process => "survive the server's process",
+        Durability::Disk => "survive a loss of power",
+        Durability::Replicas => "survive a server, by its replicas",
+    };
     broker.shutdown().await?;
-    Ok(format!("{kind} answers and has {topics} topics"))
+    Ok(format!("{kind} answers and has {topics} topics; its messages {survives}"))
 }
 
 /// The queue, where it is not in the broker.
