@@ -199,7 +199,10 @@ impl Fetcher {
     /// Ends the transaction that hides the group's position, where one of the same name left
     /// it: by itself it would end only after `transaction_timeout`.
     fn end_predecessor(&self, error: &KafkaError) {
-        let is_hidden = error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnstableOffsetCommit);
+        use RDKafkaErrorCode::{OperationTimedOut, UnstableOffsetCommit};
+        // librdkafka asks again by itself, until time is up.
+        let is_hidden =
+            matches!(error.rdkafka_error_code(), Some(UnstableOffsetCommit | OperationTimedOut));
         if let Some(heritage) = self.plan.heritage.as_ref().filter(|_| is_hidden)
             && let Err(error) = heritage.connect()
         {
